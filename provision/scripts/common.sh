@@ -1,0 +1,19 @@
+# shellcheck shell=sh
+# shellcheck disable=SC2034 # the variables are for the scripts that follow this one
+# Common to all scripts: environment, and where infractl keeps things on a host.
+
+LC_ALL=C
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export LC_ALL PATH
+umask 077
+
+# What must survive a reboot, and what must not.
+state=/var/lib/infractl
+run=/run/infractl
+nl='
+'
+
+# hello tells the other side that this is a shell of root.
+hello() {
+	printf '@infractl\n'
+}

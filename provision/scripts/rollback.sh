@@ -1,0 +1,93 @@
+# shellcheck shell=sh
+# shellcheck disable=SC2154 # tx is set by the caller
+# Puts the previous files and units back. It is run by the change itself when it
+# fails, or by a timer when nobody confirmed the change.
+
+trouble=
+trap '' HUP PIPE INT TERM
+
+# Only one of the timer and the confirmation may have its way.
+if [ "${1-}" = timer ]; then
+	mkdir -- "$tx/decided" 2>/dev/null || exit 0
+fi
+
+complain() {
+	printf '%s\n' "$*"
+	trouble=yes
+}
+
+# before NUMBER tells how a unit was: sets $active and $enabled, or fails if the
+# change did not get to it.
+before() {
+	active=''
+	enabled=''
+	[ -e "$tx/touched/$1" ] || return 1
+	{
+		read -r active
+		read -r enabled
+	} <"$tx/touched/$1"
+	return 0
+}
+
+# halt NUMBER UNIT stops a unit that did not run before the change, while its
+# unit file is still there.
+halt() {
+	before "$1" || return 0
+	if [ "$active" != active ]; then
+		systemctl stop -- "$2"
+		systemctl reset-failed -- "$2" 2>/dev/null
+	fi
+	if [ "$enabled" != enabled ]; then
+		systemctl --quiet disable -- "$2" 2>/dev/null
+	fi
+}
+
+# restore NUMBER PATH
+restore() {
+	if [ -e "$tx/old/$1.absent" ]; then
+		rm -f -- "$2"
+	elif [ -e "$tx/old/$1" ] || [ -L "$tx/old/$1" ]; then
+		old=${2%/*}/.infractl-old-${2##*/}
+		rm -f -- "$old"
+		if ! { cp -a -- "$tx/old/$1" "$old" && mv -f -T -- "$old" "$2"; }; then
+			complain "$2 could not be put back"
+		fi
+	fi
+	rm -f -- "${2%/*}/.infractl-new-${2##*/}"
+}
+
+daemon_reload() {
+	systemctl daemon-reload || complain "systemctl daemon-reload failed"
+}
+
+# resume NUMBER UNIT VERB brings a unit that ran before back to its previous files.
+resume() {
+	before "$1" || return 0
+	if [ "$enabled" = enabled ]; then
+		systemctl --quiet enable -- "$2" 2>/dev/null
+	fi
+	if [ "$active" = active ]; then
+		systemctl reset-failed -- "$2" 2>/dev/null
+		timeout 150 systemctl "$3" -- "$2" || complain "systemctl $3 $2 failed"
+	fi
+}
+
+# verify NUMBER UNIT SECONDS COMMAND sees whether it is healthy again.
+verify() {
+	before "$1" || return 0
+	[ "$active" = active ] || return 0
+	tries=$(($3 * 5))
+	until timeout 5 sh -c "$4" </dev/null >/dev/null 2>&1; do
+		tries=$((tries - 1))
+		if [ "$tries" -le 0 ]; then
+			complain "$2 is not healthy with its previous files either"
+			return 0
+		fi
+		sleep 0.2
+	done
+}
+
+# over ends with the status that says whether all is as it was.
+over() {
+	[ -z "$trouble" ] || exit 1
+}

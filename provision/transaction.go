@@ -1,0 +1,353 @@
+package provision
+
+import (
+	"archive/tar"
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/infractl/infractl/provision/desired"
+)
+
+const (
+	// lockWait is how long a change waits for another one on the same host.
+	// It covers an interrupted run whose packages are still being installed.
+	lockWait = 3 * time.Minute
+	// healthTimeout is a unit's HealthTimeout if it names none.
+	healthTimeout = 15
+	// confirmTimeout is how long, in seconds, a guarded change waits for a new connection.
+	confirmTimeout = 30
+	// actionTime is what an action on a unit may take, in seconds, in the
+	// reckoning of the timer that takes a guarded change back.
+	actionTime = 20
+)
+
+// transaction is a planned change in the form in which it goes to the host.
+type transaction struct {
+	// dir is the change's directory on the host.
+	dir string
+	// script is the program, archive what it unpacks first.
+	script  string
+	archive []byte
+	log     string
+}
+
+// newTransaction makes the programs for a plan. holder is told to others that
+// find the host locked.
+func newTransaction(id, holder string, h desired.Host, a *Actual, plan []Action) (*transaction, error) {
+	texts, err := renderAll(h, a.Interfaces)
+	if err != nil {
+		return nil, err
+	}
+	t := &transaction{dir: "/var/lib/infractl/tx/" + id, log: "/var/lib/infractl/log/" + id}
+	var files []Action
+	var packages, swaps, removals, removedTrees, directories []string
+	acted := map[string]bool{} // units that something happens to
+	loads := map[string]bool{} // units that load their files anew
+	reload, needsNumber := false, map[string]int{}
+	number := func(unit string) string {
+		if _, ok := needsNumber[unit]; !ok {
+			needsNumber[unit] = len(needsNumber)
+		}
+		return strconv.Itoa(needsNumber[unit])
+	}
+	for _, action := range plan {
+		switch action.Kind {
+		case InstallPackage:
+			packages = append(packages, action.Subject)
+		case WriteFile, MakeLink:
+			files = append(files, action)
+			swaps = append(swaps, action.Subject)
+		case RemoveFile:
+			files = append(files, action)
+			removals = append(removals, action.Subject)
+		case RemoveTree:
+			removedTrees = append(removedTrees, action.Subject)
+		case DaemonReload:
+			reload = true
+		case StartUnit, RestartUnit, ReloadUnit:
+			acted[action.Subject], loads[action.Subject] = true, true
+		case StopUnit, EnableUnit, DisableUnit:
+			acted[action.Subject] = true
+		}
+	}
+	for _, action := range files {
+		if dir := path.Dir(action.Subject); !slices.Contains(directories, dir) {
+			directories = append(directories, dir)
+		}
+	}
+	touches := func(u desired.Unit) bool {
+		return acted[u.Name] || slices.ContainsFunc(files, func(f Action) bool { return asksFor(u, f.Subject) != "" })
+	}
+
+	s := newScript()
+	s.set("tx", t.dir)
+	s.set("holder", holder)
+	s.load("change")
+	s.call("hello")
+	s.call("begin", strconv.Itoa(int(lockWait.Seconds())))
+
+	validate, err := t.validation(h, texts, files, touches, loads)
+	if err != nil {
+		return nil, err
+	}
+	rollback := t.rollback(h, plan, files, reload, number)
+	if t.archive, err = stage(files, texts, validate, rollback); err != nil {
+		return nil, err
+	}
+	s.call("receive", strconv.Itoa(len(t.archive)))
+	if len(packages) > 0 {
+		s.call("install", packages...)
+	}
+	for _, action := range plan {
+		switch action.Kind {
+		case AddUser, ChangeUser:
+			u := h.Users[slices.IndexFunc(h.Users, func(u desired.User) bool { return u.Name == action.Subject })]
+			s.call("user", u.Name, home(u), strings.Join(u.Groups, ","))
+		case UploadTree:
+			s.call("tree", action.Subject, h.Trees[action.Subject].Digest, treeKey(action.Subject))
+		}
+	}
+	if validate != "" {
+		s.call("validate")
+	}
+	s.call("point_of_no_return")
+
+	for i, action := range files {
+		s.call("save", strconv.Itoa(i), action.Subject)
+	}
+	var flush []string
+	for i, action := range files {
+		f := h.Files[action.Subject]
+		switch action.Kind {
+		case WriteFile:
+			mode, owner, group := attributes(f)
+			s.call("prepare", strconv.Itoa(i), action.Subject, mode, owner, group)
+			flush = append(flush, action.Subject)
+		case MakeLink:
+			s.call("prepare_link", action.Subject, f.Link)
+		}
+	}
+	if len(flush) > 0 {
+		s.call("flush", flush...)
+	}
+	// Both the files that come and those that go are infractl's while the
+	// change is under way.
+	s.call("manifest", union(sortedKeys(h.Files), a.Manifest)...)
+
+	guarded, seconds := false, 60+confirmTimeout
+	for _, u := range h.Units {
+		if touches(u) {
+			guarded = guarded || u.Guarded
+			seconds += actionTime + health(u)
+		}
+	}
+	if guarded {
+		s.call("arm", strconv.Itoa(seconds))
+	}
+	for _, action := range plan {
+		if action.Kind == RetireUnit {
+			s.call("systemd", number(action.Subject), instances(action.Subject), "stop")
+			s.call("systemd", number(action.Subject), action.Subject, "disable")
+		}
+	}
+	for _, name := range swaps {
+		s.call("swap", name)
+	}
+	for _, name := range removals {
+		s.call("gone", name)
+	}
+	if len(directories) > 0 {
+		s.call("flush_directories", directories...)
+	}
+	if reload {
+		s.call("daemon_reload")
+	}
+	for _, u := range h.Units {
+		for _, action := range plan {
+			if action.Subject == u.Name && verbs[action.Kind] != "" {
+				if action.Kind == EnableUnit && a.Units[u.Name].File == "masked" {
+					s.call("systemd", number(u.Name), u.Name, "unmask")
+				}
+				s.call("systemd", number(u.Name), u.Name, verbs[action.Kind])
+			}
+		}
+		switch {
+		case !loads[u.Name]:
+		case u.Health != "":
+			s.call("health", u.Name, strconv.Itoa(health(u)), u.Health)
+		default:
+			s.call("settle", u.Name)
+		}
+	}
+	if guarded {
+		s.call("confirm", strconv.Itoa(confirmTimeout))
+	}
+	for _, u := range h.Units {
+		want := toLoad(u, h, texts)
+		switch {
+		case !u.Active || want == Loaded{"-", "-"}:
+			if _, noted := a.Loaded[u.Name]; noted {
+				s.call("forget", u.Name)
+			}
+		case a.Loaded[u.Name] != want:
+			s.call("loaded", u.Name, want.Restart, want.Reload)
+		}
+	}
+	for _, name := range sortedKeys(a.Loaded) {
+		if !slices.ContainsFunc(h.Units, func(u desired.Unit) bool { return u.Name == name }) {
+			s.call("forget", name)
+		}
+	}
+	for _, name := range removedTrees {
+		s.call("remove_tree", name, treeKey(name))
+	}
+	s.call("manifest", sortedKeys(h.Files)...)
+	s.call("finish")
+	t.script = s.String()
+	return t, nil
+}
+
+// verbs are the commands of systemctl for kinds of action. A unit that cannot
+// reload is restarted instead.
+var verbs = map[Kind]string{
+	EnableUnit: "enable", DisableUnit: "disable", StopUnit: "stop",
+	StartUnit: "restart", RestartUnit: "restart", ReloadUnit: "reload-or-restart",
+}
+
+// validation is the script that runs the checkers, or "" if there is nothing to check.
+func (t *transaction) validation(h desired.Host, texts map[string]string, files []Action, touches func(desired.Unit) bool, loads map[string]bool) (string, error) {
+	var units []desired.Unit
+	for _, u := range h.Units {
+		if u.Validate != "" && u.Active && (touches(u) || loads[u.Name]) {
+			units = append(units, u)
+		}
+	}
+	if len(units) == 0 {
+		return "", nil
+	}
+	s := newScript()
+	s.set("tx", t.dir)
+	s.load("validate")
+	for _, f := range files {
+		s.call("layer", f.Subject)
+	}
+	s.call("assemble")
+	for i, action := range files {
+		f := h.Files[action.Subject]
+		switch action.Kind {
+		case WriteFile:
+			mode, owner, group := attributes(f)
+			s.call("place", strconv.Itoa(i), action.Subject, mode, owner, group)
+		case MakeLink:
+			s.call("place_link", action.Subject, f.Link)
+		case RemoveFile:
+			s.call("without", action.Subject)
+		}
+	}
+	for _, u := range units {
+		s.call("check", u.Name, u.Validate)
+	}
+	return s.String(), nil
+}
+
+// rollback is the script that takes the change back.
+func (t *transaction) rollback(h desired.Host, plan, files []Action, reload bool, number func(string) string) string {
+	s := newScript()
+	s.set("tx", t.dir)
+	s.load("rollback")
+	// In reverse, so that what depends on something stops before it.
+	for _, action := range slices.Backward(plan) {
+		if action.Kind == RetireUnit || verbs[action.Kind] != "" {
+			s.call("halt", number(action.Subject), action.Subject)
+		}
+	}
+	for i, action := range files {
+		s.call("restore", strconv.Itoa(i), action.Subject)
+	}
+	if reload {
+		s.call("daemon_reload")
+	}
+	for _, action := range plan {
+		switch {
+		case action.Kind == ReloadUnit:
+			s.call("resume", number(action.Subject), action.Subject, "reload-or-restart")
+		case action.Kind == RetireUnit, action.Kind == StopUnit:
+			s.call("resume", number(action.Subject), instances(action.Subject), "start")
+		case action.Kind == StartUnit, action.Kind == RestartUnit:
+			s.call("resume", number(action.Subject), action.Subject, "restart")
+		case verbs[action.Kind] != "":
+			s.call("resume", number(action.Subject), action.Subject, "start")
+		}
+	}
+	for _, u := range h.Units {
+		if u.Health != "" && slices.ContainsFunc(plan, func(a Action) bool { return a.Subject == u.Name && verbs[a.Kind] != "" }) {
+			s.call("verify", number(u.Name), u.Name, strconv.Itoa(health(u)), u.Health)
+		}
+	}
+	s.call("over")
+	return s.String()
+}
+
+// stage packs the new files, by number, and the scripts. The entry that says
+// that it is complete comes last.
+func stage(files []Action, texts map[string]string, validate, rollback string) ([]byte, error) {
+	var buf bytes.Buffer
+	w := tar.NewWriter(&buf)
+	add := func(name, text string) error {
+		if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o600, Size: int64(len(text)), Format: tar.FormatUSTAR}); err != nil {
+			return err
+		}
+		_, err := w.Write([]byte(text))
+		return err
+	}
+	for i, action := range files {
+		if action.Kind == WriteFile {
+			if err := add(strconv.Itoa(i), texts[action.Subject]); err != nil {
+				return nil, fmt.Errorf("packing %s: %w", action.Subject, err)
+			}
+		}
+	}
+	for _, f := range [][2]string{{"validate.sh", validate}, {"rollback.sh", rollback}, {"complete", ""}} {
+		if err := add(f[0], f[1]); err != nil {
+			return nil, fmt.Errorf("packing %s: %w", f[0], err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		return nil, err
+	}
+	return buf.Bytes(), nil
+}
+
+func health(u desired.Unit) int {
+	if u.HealthTimeout == 0 {
+		return healthTimeout
+	}
+	return u.HealthTimeout
+}
+
+// instances turns the name of a template into a pattern for its instances.
+func instances(unit string) string {
+	if t := template(unit); t == unit && t != "" {
+		return unit[:len(unit)-len(path.Ext(unit))] + "*" + path.Ext(unit)
+	}
+	return unit
+}
+
+// treeKey is the name of a tree's marker on the host.
+func treeKey(name string) string {
+	sum := sha256.Sum256([]byte(name))
+	return hex.EncodeToString(sum[:8])
+}
+
+func union(a, b []string) []string {
+	all := append(slices.Clone(a), b...)
+	slices.Sort(all)
+	return slices.Compact(all)
+}
