@@ -1,0 +1,30 @@
+#!/bin/sh
+# Turns a fresh root tree into what a cloud provider's image is: nothing in it
+# belongs to one machine, and cloud-init does the rest at first boot. Called
+# by mmdebstrap with the tree as the only argument.
+set -eu
+root=$1
+
+# Every machine gets keys and an identity of its own. An empty machine-id,
+# unlike a missing one, does not make systemd ask first-boot questions.
+rm -f "$root"/etc/ssh/ssh_host_*
+: >"$root/etc/machine-id"
+rm -f "$root/var/lib/dbus/machine-id" "$root/etc/hostname"
+printf '127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n' >"$root/etc/hosts"
+
+# The image's own cloud-init settings come in a file beside this script.
+install -m 0644 "$LAB_IMAGE_FILES/cloud.cfg" "$root/etc/cloud/cloud.cfg.d/90_lab.cfg"
+mkdir -p "$root/var/lib/cloud/seed/nocloud"
+
+# Journals on disk, so that they can be read when the machine is off.
+mkdir -p "$root/var/log/journal"
+printf 'LANG=C.UTF-8\n' >"$root/etc/default/locale"
+
+# A machine without a console needs no login prompts on it.
+for unit in console-getty.service getty@tty1.service; do
+	ln -sf /dev/null "$root/etc/systemd/system/$unit"
+done
+
+# All caches are made. Without these marks, which have the time of /usr,
+# systemd makes them at every first boot.
+touch --reference="$root/usr" "$root/etc/.updated" "$root/var/.updated"
