@@ -1,0 +1,43 @@
+package stacks
+
+import (
+	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+
+	"github.com/infractl/infractl/provision/desired"
+	"github.com/infractl/infractl/templates/postgresql"
+)
+
+// databases hold the application's data.
+type databases struct{}
+
+func (databases) title() string { return "Database" }
+
+func (databases) describe(p *plan, h Host) (desired.Host, error) {
+	t := p.env.Tiers[h.Tier]
+	debian, err := t.debian()
+	if err != nil {
+		return desired.Host{}, err
+	}
+	disks := map[string]postgresql.Disk{"ssd": postgresql.SSD, "nvme": postgresql.NVMe, "hdd": postgresql.HDD}
+	return postgresql.Render(postgresql.Input{
+		Debian:      debian,
+		Address:     h.Address,
+		Port:        databasePort,
+		MemoryMB:    p.machines[h.Tier].memoryMB,
+		Cores:       p.machines[h.Tier].cores,
+		Disk:        disks[t.Options.Disk],
+		Application: p.env.Application.Name,
+		AppNetwork:  p.env.Tiers[TierApp].Subnet,
+	})
+}
+
+// firstBoot keeps Debian's package from making a cluster that would be thrown away.
+func (databases) firstBoot() (map[string]string, error) { return postgresql.FirstBootFiles() }
+
+func (databases) fill(p *plan, s *server) (values, secrets pulumi.StringMap, err error) {
+	tls := p.secrets.databaseTLS[s.Name]
+	return pulumi.StringMap{"db.certificate": tls.Certificate}, pulumi.StringMap{
+		"db.tls.key":  secretOutput(tls.PrivateKey),
+		"db.password": secretOutput(p.secrets.database.Value),
+	}, nil
+}
