@@ -1,0 +1,465 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sort"
+	"time"
+
+	"github.com/pulumi/pulumi/sdk/v3/go/auto"
+	"github.com/pulumi/pulumi/sdk/v3/go/auto/events"
+	"github.com/pulumi/pulumi/sdk/v3/go/auto/optdestroy"
+	"github.com/pulumi/pulumi/sdk/v3/go/auto/optpreview"
+	"github.com/pulumi/pulumi/sdk/v3/go/auto/optrefresh"
+	"github.com/pulumi/pulumi/sdk/v3/go/auto/optup"
+	"github.com/pulumi/pulumi/sdk/v3/go/common/apitype"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/infractl/infractl/stacks"
+)
+
+// parallelism is how many resources are worked on at the same time. The steps
+// wait for hosts and for the cloud, not for this computer.
+const parallelism = 32
+
+// Settings are what a command line says about a run.
+type Settings struct {
+	// Dir is where to look for the project.
+	Dir string
+	// Environment is its name, or empty for the only one.
+	Environment string
+	// Version is infractl's own, for the cloud's logs.
+	Version string
+	// Say tells the user something in passing. It may be called at any time.
+	Say func(format string, args ...any)
+	// Force is closed when the user does not want to wait for what has begun.
+	Force <-chan struct{}
+	// SkipFiles leaves out checks of what is only needed to change hosts.
+	SkipFiles bool
+}
+
+// Engine works on one environment.
+type Engine struct {
+	Project     Project
+	Environment string
+	Config      Config
+	// Spec is the environment as its configuration describes it.
+	Spec  stacks.Environment
+	Tools Tools
+
+	say       func(string, ...any)
+	cloud     *hetzner
+	inventory inventory
+	stack     auto.Stack
+	exists    bool
+	state     *state
+	journal   journal
+	locks     *locks
+	workDir   string
+}
+
+// Sink takes the engine's events, in order, from one goroutine.
+type Sink func(apitype.EngineEvent)
+
+// Open finds the project and the environment, loads its variables and checks
+// its configuration. It touches neither the cloud nor the state.
+func Open(ctx context.Context, s Settings) (*Engine, error) {
+	e := &Engine{say: s.Say}
+	var err error
+	if e.Project, err = FindProject(s.Dir); err != nil {
+		return nil, err
+	}
+	if e.Environment, err = e.Project.Choose(s.Environment); err != nil {
+		return nil, err
+	}
+	if err := LoadVariables(e.Project, e.Environment); err != nil {
+		return nil, err
+	}
+	if e.Config, err = e.Project.ReadConfig(e.Environment); err != nil {
+		return nil, err
+	}
+	o, err := stacks.OperatorOptions(e.Environment, e.Project.Dir)
+	if err != nil {
+		return nil, fail(Invalid, "", "%w", err)
+	}
+	o.SkipFiles = s.SkipFiles
+	e.Spec, err = stacks.Decode(e.Config.Values, o)
+	if err != nil && !s.SkipFiles {
+		return nil, fail(Invalid, "", "%s is not right:\n%w", filepath.Base(e.Config.File), err)
+	}
+	if e.Tools, err = FindTools(ctx, e.Project, s.Force); err != nil {
+		return nil, err
+	}
+	if err := e.Tools.searchPath(); err != nil {
+		return nil, err
+	}
+	if e.cloud, err = newCloud(s.Version); err != nil {
+		return nil, err
+	}
+	where := backend(e.Project)
+	if where == "" {
+		return nil, fail(Invalid, "Set PULUMI_BACKEND_URL, such as file:///var/lib/infractl, or run: pulumi login",
+			"no place was chosen for the environment's state")
+	}
+	e.locks = newLocks(where, e.Project.Name, e.Environment, e.say)
+	if err := e.makeWorkDir(); err != nil {
+		return nil, err
+	}
+	e.journal = journal{path: filepath.Join(e.workDir, "run.json")}
+	return e, nil
+}
+
+// Preflight checks whatever can be known before anything is changed.
+func (e *Engine) Preflight(ctx context.Context) error {
+	if err := checkTokens(e.Spec); err != nil {
+		return err
+	}
+	id, err := FindIdentity()
+	if err != nil {
+		return err
+	}
+	if err := id.authorized(e.Spec.SSH.AuthorizedKeys); err != nil {
+		return err
+	}
+	var offers catalog
+	if err := parallel(
+		func() (err error) { offers, err = e.cloud.catalog(ctx); return err },
+		func() (err error) { e.inventory, err = e.cloud.inventory(ctx, e.Environment); return err },
+	); err != nil {
+		return err
+	}
+	if problems := checkCatalog(e.Spec, offers); len(problems) > 0 {
+		return fail(Invalid, "", "%s is not right:\n%w", filepath.Base(e.Config.File), &stacks.ConfigError{Problems: problems})
+	}
+	return nil
+}
+
+// makeWorkDir makes the directory from which the CLI runs: with a copy of the
+// project and the configuration, so that it writes nothing into the user's.
+func (e *Engine) makeWorkDir() error {
+	e.workDir = filepath.Join(e.Project.Dir, ".infractl", e.Environment)
+	if err := os.MkdirAll(e.workDir, 0o700); err != nil {
+		return fmt.Errorf("cannot make infractl's own directory: %w", err)
+	}
+	project := map[string]any{
+		"name":    e.Project.Name,
+		"runtime": "go",
+		"plugins": map[string]any{
+			"providers": []any{map[string]any{"name": "infractl", "path": e.Tools.Plugin}},
+		},
+	}
+	if e.Project.Backend != "" {
+		project["backend"] = map[string]any{"url": e.Project.Backend}
+	}
+	text, err := yaml.Marshal(project)
+	if err != nil {
+		return err
+	}
+	if err := replaceFile(filepath.Join(e.workDir, "Pulumi.yaml"), text); err != nil {
+		return fmt.Errorf("cannot write infractl's own project file: %w", err)
+	}
+	return e.copyConfig()
+}
+
+// copyConfig copies the environment's configuration. What Pulumi has added to
+// an earlier copy about the encryption of secrets is kept where the user's own
+// file does not say it.
+func (e *Engine) copyConfig() error {
+	source, err := os.ReadFile(e.Config.File)
+	if err != nil {
+		return fail(Invalid, "", "cannot read the environment's configuration: %w", err)
+	}
+	var doc map[string]any
+	if err := yaml.Unmarshal(source, &doc); err != nil {
+		return fail(Invalid, "", "%s: %w", e.Config.File, err)
+	}
+	if doc == nil {
+		doc = map[string]any{}
+	}
+	copied := filepath.Join(e.workDir, "Pulumi."+e.Environment+".yaml")
+	if old, err := os.ReadFile(copied); err == nil {
+		var before map[string]any
+		if yaml.Unmarshal(old, &before) == nil {
+			for _, k := range []string{"secretsprovider", "encryptionsalt", "encryptedkey"} {
+				if _, set := doc[k]; !set && before[k] != nil {
+					doc[k] = before[k]
+				}
+			}
+		}
+	}
+	text, err := yaml.Marshal(doc)
+	if err != nil {
+		return err
+	}
+	if err := replaceFile(copied, text); err != nil {
+		return fmt.Errorf("cannot copy the environment's configuration: %w", err)
+	}
+	return nil
+}
+
+// forgetEncryption takes from the copied configuration what belonged to a
+// stack that no longer exists: with a new passphrase it would only be in the way.
+func (e *Engine) forgetEncryption() error {
+	if e.Config.EncryptionSalt != "" {
+		return nil // the user's own; its secrets depend on it
+	}
+	if err := os.Remove(filepath.Join(e.workDir, "Pulumi."+e.Environment+".yaml")); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return e.copyConfig()
+}
+
+// Load reads the state. If there is none, it is created when create is set.
+func (e *Engine) Load(ctx context.Context, create bool) error {
+	text, err := e.export(ctx)
+	if err != nil && !errors.Is(err, errNoStack) {
+		return err
+	}
+	e.exists = err == nil
+	if e.exists {
+		if e.state, err = parseState([]byte(text)); err != nil {
+			return err
+		}
+	} else {
+		e.state = &state{whole: map[string]any{}, deployment: map[string]any{}}
+		if !create {
+			return nil
+		}
+		if err := e.forgetEncryption(); err != nil {
+			return err
+		}
+	}
+	return e.openStack(ctx)
+}
+
+// Exists says whether the environment has a state.
+func (e *Engine) Exists() bool { return e.exists }
+
+func (e *Engine) openStack(ctx context.Context) error {
+	provider := e.Config.SecretsProvider
+	if provider == "" && !hosted(backend(e.Project)) {
+		provider = "passphrase"
+	}
+	ws, err := auto.NewLocalWorkspace(ctx,
+		auto.WorkDir(e.workDir),
+		auto.Pulumi(e.Tools.command),
+		auto.EnvVars(e.Tools.variables()),
+		auto.SecretsProvider(provider),
+		auto.Program(stacks.New(stacks.Options{
+			Dir:        e.Project.Dir,
+			ConfigKeys: e.Config.Keys,
+			NewHosts:   e.newHosts(),
+			VIPHolder:  e.vipHolder(),
+		})),
+	)
+	if err != nil {
+		return fmt.Errorf("cannot prepare the Pulumi workspace: %w", err)
+	}
+	if e.exists {
+		e.stack, err = auto.SelectStack(ctx, e.Environment, ws)
+	} else {
+		e.stack, err = auto.NewStack(ctx, e.Environment, ws)
+	}
+	return explainCLI(err)
+}
+
+var errNoStack = errors.New("the environment has no state yet")
+
+// export returns the state with its secrets encrypted.
+func (e *Engine) export(ctx context.Context) (string, error) {
+	out, errText, _, err := e.run(ctx, "stack", "export", "--stack", e.Environment)
+	if err != nil {
+		return "", explainCLI(cliError(err, errText))
+	}
+	return out, nil
+}
+
+// importState writes the state back.
+func (e *Engine) importState(ctx context.Context) error {
+	text, err := e.state.encode()
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(e.workDir, "state.json")
+	if err := replaceFile(path, text); err != nil {
+		return fmt.Errorf("cannot write the corrected state: %w", err)
+	}
+	defer os.Remove(path)
+	if _, errText, _, err := e.run(ctx, "stack", "import", "--stack", e.Environment, "--file", path); err != nil {
+		return explainCLI(fmt.Errorf("cannot correct the state: %w", cliError(err, errText)))
+	}
+	return nil
+}
+
+// cliTimeout bounds calls of the CLI that only read or write the state.
+const cliTimeout = 2 * time.Minute
+
+func (e *Engine) run(ctx context.Context, args ...string) (string, string, int, error) {
+	ctx, cancel := context.WithTimeout(ctx, cliTimeout)
+	defer cancel()
+	var env []string
+	for k, v := range e.Tools.variables() {
+		env = append(env, k+"="+v)
+	}
+	sort.Strings(env)
+	return e.Tools.command.Run(ctx, e.workDir, nil, nil, nil, env, args...)
+}
+
+// UpOptions are what a user may allow beyond the ordinary.
+type UpOptions struct {
+	// Refresh reads everything from the cloud and the hosts first.
+	Refresh bool
+	// Recreate and Resize name hosts whose replacement or power-off is accepted.
+	Recreate []string
+	Resize   []string
+}
+
+// Ready does what has to be done before a change: it waits for the lock,
+// clears up after a run that was cut off, and opens the stack.
+func (e *Engine) Ready(ctx context.Context, o UpOptions) error {
+	if err := e.locks.settle(ctx); err != nil {
+		return err
+	}
+	if err := e.Load(ctx, true); err != nil {
+		return err
+	}
+	if err := refuseResize(e.state, e.Spec, o.Resize); err != nil {
+		return err
+	}
+	before := len(e.state.resources())
+	if err := e.settle(ctx, o.Recreate); err != nil {
+		return err
+	}
+	if len(e.state.resources()) != before {
+		return e.openStack(ctx) // the hosts that are new are others now
+	}
+	return nil
+}
+
+// Preview plans a change without making it.
+func (e *Engine) Preview(ctx context.Context, o UpOptions, sink Sink) error {
+	ch, done := pump(sink)
+	opts := []optpreview.Option{optpreview.EventStreams(ch), optpreview.Parallel(parallelism), optpreview.SuppressProgress()}
+	if o.Refresh {
+		opts = append(opts, optpreview.Refresh())
+	}
+	_, err := e.stack.Preview(ctx, opts...)
+	done(err)
+	return explainCLI(err)
+}
+
+// Up makes the change.
+func (e *Engine) Up(ctx context.Context, o UpOptions, sink Sink) error {
+	if err := e.begin("up"); err != nil {
+		return err
+	}
+	ch, done := pump(sink)
+	opts := []optup.Option{optup.EventStreams(ch), optup.Parallel(parallelism), optup.SuppressProgress(), optup.SuppressOutputs()}
+	if o.Refresh {
+		opts = append(opts, optup.Refresh())
+	}
+	_, err := e.stack.Up(ctx, opts...)
+	done(err)
+	return e.finish(ctx, err)
+}
+
+// Refresh reads everything from the cloud and the hosts into the state.
+func (e *Engine) Refresh(ctx context.Context, sink Sink) error {
+	ch, done := pump(sink)
+	_, err := e.stack.Refresh(ctx, optrefresh.EventStreams(ch), optrefresh.Parallel(parallelism), optrefresh.SuppressProgress())
+	done(err)
+	return explainCLI(err)
+}
+
+// Destroy deletes everything that the state knows, protected or not. The
+// caller has asked the user.
+func (e *Engine) Destroy(ctx context.Context, sink Sink) error {
+	if err := e.begin("destroy"); err != nil {
+		return err
+	}
+	for _, r := range e.state.resources() {
+		if p, _ := r.Outputs["deleteProtection"].(bool); !p || r.ID == "" {
+			continue
+		}
+		if err := e.cloud.unprotect(ctx, r.Type, r.ID); err != nil {
+			return err
+		}
+	}
+	if e.state.unprotect() {
+		if err := e.importState(ctx); err != nil {
+			return err
+		}
+	}
+	ch, done := pump(sink)
+	_, err := e.stack.Destroy(ctx, optdestroy.EventStreams(ch), optdestroy.Parallel(parallelism), optdestroy.SuppressProgress())
+	done(err)
+	return e.finish(ctx, err)
+}
+
+// RemoveStack forgets an environment of which nothing is left.
+func (e *Engine) RemoveStack(ctx context.Context) error {
+	if _, errText, _, err := e.run(ctx, "stack", "rm", "--yes", "--preserve-config", "--stack", e.Environment); err != nil {
+		return explainCLI(fmt.Errorf("cannot remove the empty state: %w", cliError(err, errText)))
+	}
+	return e.forgetEncryption()
+}
+
+// begin notes that a run begins, by the cloud's clock.
+func (e *Engine) begin(operation string) error {
+	now := e.inventory.now
+	if now.IsZero() {
+		now = time.Now()
+	}
+	return e.journal.begin(entry{Since: now, Endpoint: e.cloud.endpoint, Operation: operation})
+}
+
+// finish notes that a run has ended well, or says what its error means.
+func (e *Engine) finish(ctx context.Context, err error) error {
+	if err == nil {
+		return e.journal.end()
+	}
+	err = explainCLI(err)
+	if ctx.Err() != nil {
+		return &Error{Kind: Interrupted, Err: errors.New("interrupted; what had begun was finished"), Advice: "The next run goes on from here."}
+	}
+	return err
+}
+
+// pump hands events to a sink. done must be called with the operation's
+// outcome: it waits until the last event was taken. An operation that fails
+// before it begins never closes its channel.
+func pump(sink Sink) (chan events.EngineEvent, func(error)) {
+	ch := make(chan events.EngineEvent, 64)
+	finished := make(chan struct{})
+	stop := make(chan struct{})
+	go func() {
+		defer close(finished)
+		for {
+			select {
+			case ev, ok := <-ch:
+				if !ok {
+					return
+				}
+				if ev.Error == nil {
+					sink(ev.EngineEvent)
+				}
+			case <-stop:
+				return
+			}
+		}
+	}()
+	return ch, func(err error) {
+		if err != nil {
+			select {
+			case <-finished:
+				return
+			case <-time.After(2 * time.Second):
+				close(stop)
+			}
+		}
+		<-finished
+	}
+}

@@ -1,0 +1,174 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/crypto/ssh/agent"
+
+	"github.com/infractl/infractl/stacks"
+)
+
+// checkCatalog reports whatever the environment needs and the cloud does not offer.
+func checkCatalog(spec stacks.Environment, c catalog) []stacks.Problem {
+	var problems []stacks.Problem
+	add := func(key, format string, args ...any) {
+		problems = append(problems, stacks.Problem{Key: key, Message: fmt.Sprintf(format, args...)})
+	}
+	for _, name := range stacks.TierNames() {
+		t := spec.Tiers[name]
+		key := "infractl:tiers." + name
+		zone, ok := c.locations[t.Location]
+		if !ok {
+			add(key+".location", "there is no location %q; there is %s", t.Location, strings.Join(sorted(c.locations), ", "))
+		} else if zone != spec.Network.Zone {
+			add(key+".location", "%s is in network zone %s, but infractl:network.zone is %s", t.Location, zone, spec.Network.Zone)
+		}
+		if !c.images[t.Image] {
+			add(key+".image", "the cloud does not offer image %q", t.Image)
+		}
+		typ, found := c.types[t.Type]
+		if !found {
+			add(key+".type", "there is no server type %q", t.Type)
+			continue
+		}
+		var names []string
+		offered := len(typ.Locations) == 0 || !ok
+		for _, l := range typ.Locations {
+			if l.Location == nil {
+				continue
+			}
+			names = append(names, l.Location.Name)
+			if l.Location.Name == t.Location && (l.Deprecation == nil || time.Now().Before(l.Deprecation.UnavailableAfter)) {
+				offered = true
+			}
+		}
+		if !offered {
+			add(key+".type", "%s is not offered in %s; it is in %s", t.Type, t.Location, strings.Join(names, ", "))
+		}
+	}
+	return problems
+}
+
+func sorted[V any](m map[string]V) []string {
+	var out []string
+	for k := range m {
+		out = append(out, k)
+	}
+	sortStrings(out)
+	return out
+}
+
+// Identity is what the operator logs in with.
+type Identity struct {
+	// Source says where it was found, for people.
+	Source string
+	// Keys are the public keys.
+	Keys []ssh.PublicKey
+}
+
+// FindIdentity looks for the operator's SSH identity in the order in which the
+// plugin does: the file named by INFRACTL_SSH_IDENTITY, the agent, ~/.ssh/id_ed25519.
+func FindIdentity() (Identity, error) {
+	if path := os.Getenv(stacks.IdentityVariable); path != "" {
+		key, err := readIdentity(path)
+		if err != nil {
+			return Identity{}, fail(Invalid, "", "%s: %w", stacks.IdentityVariable, err)
+		}
+		return Identity{Source: path, Keys: []ssh.PublicKey{key}}, nil
+	}
+	if socket := os.Getenv("SSH_AUTH_SOCK"); socket != "" {
+		conn, err := net.DialTimeout("unix", socket, 5*time.Second)
+		if err != nil {
+			return Identity{}, fail(Invalid, "Start the agent, or set INFRACTL_SSH_IDENTITY to a private key file.", "cannot reach the SSH agent: %w", err)
+		}
+		defer conn.Close()
+		_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+		list, err := agent.NewClient(conn).List()
+		if err != nil {
+			return Identity{}, fail(Invalid, "", "cannot ask the SSH agent for its keys: %w", err)
+		}
+		if len(list) == 0 {
+			return Identity{}, fail(Invalid, "Add one with ssh-add, or set INFRACTL_SSH_IDENTITY to a private key file.", "the SSH agent has no keys")
+		}
+		id := Identity{Source: "SSH agent"}
+		for _, k := range list {
+			if p, err := ssh.ParsePublicKey(k.Blob); err == nil {
+				id.Keys = append(id.Keys, p)
+			}
+		}
+		return id, nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return Identity{}, fail(Invalid, "Set INFRACTL_SSH_IDENTITY to a private key file.", "there is no SSH identity: %w", err)
+	}
+	path := filepath.Join(home, ".ssh", "id_ed25519")
+	key, err := readIdentity(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Identity{}, fail(Invalid, "Make one with ssh-keygen, start an agent, or set INFRACTL_SSH_IDENTITY to a private key file.",
+			"there is no SSH identity: no agent, and no %s", path)
+	}
+	if err != nil {
+		return Identity{}, fail(Invalid, "", "%w", err)
+	}
+	return Identity{Source: path, Keys: []ssh.PublicKey{key}}, nil
+}
+
+func readIdentity(path string) (ssh.PublicKey, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the private key: %w", err)
+	}
+	signer, err := ssh.ParsePrivateKey(text)
+	var locked *ssh.PassphraseMissingError
+	if errors.As(err, &locked) {
+		return nil, fmt.Errorf("the private key %s has a passphrase; add it to an SSH agent and unset %s", path, stacks.IdentityVariable)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s is not a private key: %w", path, err)
+	}
+	return signer.PublicKey(), nil
+}
+
+// authorized fails if none of the identity's keys may log in. Nothing could be
+// configured then, and on hosts that exist the operator would lock himself out.
+func (id Identity) authorized(keys []string) error {
+	for _, line := range keys {
+		k, _, _, _, err := ssh.ParseAuthorizedKey([]byte(line))
+		if err != nil {
+			continue
+		}
+		for _, own := range id.Keys {
+			if string(own.Marshal()) == string(k.Marshal()) {
+				return nil
+			}
+		}
+	}
+	return fail(Invalid, "Add its public key there.", "infractl:ssh.authorizedKeys: none of the keys is that of your identity (%s), so you could not log in", id.Source)
+}
+
+// checkTokens fails if the load balancers' token is missing or is the operator's.
+func checkTokens(spec stacks.Environment) error {
+	token := os.Getenv(stacks.VIPTokenVariable)
+	if token == "" && spec.VIPToken != "" {
+		return nil // in the configuration, encrypted; the program looks at it
+	}
+	switch {
+	case token == "":
+		return fail(Invalid, "Make a second token in the cloud console and set "+stacks.VIPTokenVariable+" to it, or run: pulumi config set --secret infractl:vipToken",
+			"the load balancers need a cloud token of their own to claim the virtual IP")
+	case len(token) != 64:
+		return fail(Invalid, "Copy it again from the cloud console.", "%s must have 64 characters, but has %d", stacks.VIPTokenVariable, len(token))
+	case token == os.Getenv("HCLOUD_TOKEN"):
+		return fail(Invalid, "Make a second one in the cloud console.", "%s must not be the operator's own token (HCLOUD_TOKEN), since it lies on the load balancers", stacks.VIPTokenVariable)
+	}
+	return nil
+}

@@ -1,0 +1,85 @@
+// Command infractl builds and runs web infrastructure on servers.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/urfave/cli/v2"
+)
+
+func main() {
+	os.Exit(run(os.Args))
+}
+
+// run runs one command line and returns its exit code.
+func run(args []string) int {
+	ctx, stop := interruptible()
+	defer stop()
+	err := newApp().RunContext(ctx, args)
+	if err == nil {
+		return 0
+	}
+	if text := err.Error(); text != "" {
+		fmt.Fprintf(os.Stderr, "infractl: %s\n", text)
+	}
+	return exitCode(err)
+}
+
+// newApp is the command line.
+func newApp() *cli.App {
+	return &cli.App{
+		Name:                   "infractl",
+		Usage:                  "build and run web infrastructure on servers",
+		EnableBashCompletion:   true,
+		UseShortOptionHandling: true,
+		HideVersion:            true, // there is a command for it
+		ExitErrHandler:         func(*cli.Context, error) {},
+		OnUsageError:           usageError,
+		CommandNotFound: func(c *cli.Context, name string) {
+			fmt.Fprintf(c.App.ErrWriter, "infractl: there is no command %q; see infractl --help\n", name)
+		},
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "no-color", Usage: "use no colours (also: environment variable NO_COLOR)"},
+		},
+		Commands: []*cli.Command{
+			upCommand(),
+			previewCommand(),
+			refreshCommand(),
+			destroyCommand(),
+			outputsCommand(),
+			labCommand(),
+			doctorCommand(),
+			completionCommand(),
+			versionCommand(),
+		},
+	}
+}
+
+func usageError(_ *cli.Context, err error, _ bool) error { return usage("%w", err) }
+
+// forced is closed at the second interrupt.
+var forced = make(chan struct{})
+
+// interruptible returns a context that ends at the first interrupt: what has
+// begun is finished then. The second one closes forced, and the third one
+// ends the process.
+func interruptible() (context.Context, func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 3)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-signals
+		fmt.Fprintln(os.Stderr, "infractl: finishing what has begun; press Ctrl-C again to stop at once")
+		cancel()
+		<-signals
+		fmt.Fprintln(os.Stderr, "infractl: stopping at once; the next run clears up")
+		close(forced)
+		<-signals
+		os.Exit(130)
+	}()
+	return ctx, cancel
+}

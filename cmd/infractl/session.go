@@ -1,0 +1,139 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/term"
+
+	"github.com/infractl/infractl/cmd/infractl/internal/engine"
+	"github.com/infractl/infractl/cmd/infractl/internal/report"
+)
+
+// Flags that several commands have.
+func envFlag() cli.Flag {
+	return &cli.StringFlag{Name: "env", Aliases: []string{"e"}, Usage: "work on environment `NAME` (default: the only one)"}
+}
+
+func yesFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "do not ask"}
+}
+
+func resultFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "json", Usage: "write the result to stdout as JSON"}
+}
+
+// session is what one command has at hand.
+type session struct {
+	c     *cli.Context
+	style report.Style
+	// reporter shows progress on stderr.
+	reporter *report.Reporter
+	engine   *engine.Engine
+}
+
+// terminal says whether a file is a terminal on which lines may be redrawn.
+func terminal(f *os.File) bool {
+	return term.IsTerminal(int(f.Fd())) && os.Getenv("TERM") != "dumb"
+}
+
+// styleOf decides once how to draw on a file.
+func styleOf(c *cli.Context, f *os.File) report.Style {
+	s := report.Style{}
+	if !terminal(f) {
+		return s
+	}
+	s.Color = os.Getenv("NO_COLOR") == "" && !c.Bool("no-color")
+	s.Live = os.Getenv("CI") == ""
+	if width, _, err := term.GetSize(int(f.Fd())); err == nil {
+		s.Width = width
+	}
+	return s
+}
+
+// begin opens the environment that the command line names.
+func begin(c *cli.Context, skipFiles bool) (*session, error) {
+	if c.NArg() > 0 {
+		return nil, usage("%s takes no arguments, but there is %q", c.Command.Name, c.Args().First())
+	}
+	s := &session{c: c, style: styleOf(c, os.Stderr)}
+	s.reporter = report.New(os.Stderr, s.style)
+	var err error
+	s.engine, err = engine.Open(c.Context, engine.Settings{
+		Dir:         ".",
+		Environment: c.String("env"),
+		Version:     version().Version,
+		Say:         s.reporter.Say,
+		Force:       forced,
+		SkipFiles:   skipFiles,
+	})
+	if err != nil {
+		s.reporter.Finish()
+		return nil, err
+	}
+	return s, nil
+}
+
+// confirm asks the user. Without a terminal it fails instead, naming the flag.
+func confirm(c *cli.Context, question, answer string) error {
+	if c.Bool("yes") {
+		return nil
+	}
+	if err := mustAsk(c); err != nil {
+		return err
+	}
+	fmt.Fprintf(os.Stderr, "%s ", question)
+	line, err := bufio.NewReader(os.Stdin).ReadString('\n')
+	if err != nil && line == "" {
+		return usage("no answer; nothing was changed")
+	}
+	if strings.TrimSpace(line) != answer {
+		return usage("not confirmed; nothing was changed")
+	}
+	return nil
+}
+
+// mustAsk fails if there is nobody to ask.
+func mustAsk(c *cli.Context) error {
+	if c.Bool("yes") || (terminal(os.Stdin) && terminal(os.Stderr)) {
+		return nil
+	}
+	return usage("there is no terminal to ask on; say --yes to go on without asking")
+}
+
+// done turns a run's result into the command's error. The failures were in the
+// engine's events; err is what the engine said at the end.
+func (s *session) done(result report.Result, err error) error {
+	report.Failures(os.Stderr, s.style, result.Failures)
+	if err == nil {
+		return nil
+	}
+	kind := engine.KindOf(err)
+	if kind != engine.Failed {
+		return err
+	}
+	if len(result.Failures) == 0 {
+		if out := strings.TrimSpace(engine.Output(err)); out != "" {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return err
+	}
+	if result.Changed() {
+		return &engine.Error{Kind: engine.Partial, Err: fmt.Errorf("%s is partly changed", s.engine.Environment),
+			Advice: "What was done is kept. Once the cause is gone, run the same command again: it goes on from here."}
+	}
+	return &engine.Error{Kind: engine.Failed, Err: fmt.Errorf("%s was not changed", s.engine.Environment)}
+}
+
+// writeJSON writes a result for programs.
+func writeJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}
