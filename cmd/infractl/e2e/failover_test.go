@@ -1,0 +1,125 @@
+//go:build lab
+
+package e2e
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"slices"
+	"testing"
+	"time"
+)
+
+// failoverLimit is the longest that the virtual IP may be silent.
+const failoverLimit = 1500 * time.Millisecond
+
+func TestTheVirtualIPMovesWhenItsHolderFails(t *testing.T) {
+	for _, failure := range []struct {
+		name string
+		fail func(t *testing.T, host string)
+		mend func(t *testing.T, host string)
+	}{
+		{"the host is killed", killHost, startHost},
+		{"the host freezes", freezeHost, thawHost},
+		{"HAProxy is stopped",
+			func(t *testing.T, host string) { site.on(t, host, "systemctl stop haproxy") },
+			func(t *testing.T, host string) { site.on(t, host, "systemctl start haproxy") }},
+		{"HAProxy hangs",
+			func(t *testing.T, host string) { site.on(t, host, "pkill -STOP haproxy") },
+			func(t *testing.T, host string) { site.on(t, host, "pkill -CONT haproxy") }},
+	} {
+		t.Run(failure.name, func(t *testing.T) {
+			requireEveryLoadBalancerReady(t)
+			before := site.holder(t, site.VIP.IPv4)
+			// A request that waits longer than a client's patience would hide
+			// the outage's end, so each is given up soon and the next asks anew.
+			l := startLoad([]string{site.URL + "/healthz"}, 100, 400*time.Millisecond, time.Minute)
+			time.Sleep(500 * time.Millisecond)
+			failure.fail(t, before)
+			time.Sleep(4 * time.Second)
+			after := site.holder(t, site.VIP.IPv4)
+			failure.mend(t, before)
+			time.Sleep(6 * time.Second)
+			samples := l.stop()
+
+			silent := outage(samples)
+			report(os.Stdout, "virtual IP silent when "+failure.name, "%d ms", silent.Milliseconds())
+			if silent > failoverLimit {
+				t.Errorf("the virtual IP was silent for %s", silent)
+			}
+			if after == before || after == "" {
+				t.Errorf("the cloud still sends the virtual IP to %q", after)
+			}
+			if now := site.holder(t, site.VIP.IPv4); now != after {
+				t.Errorf("the virtual IP flapped: it moved from %s to %s, and then to %s", before, after, now)
+			}
+			if last := samples[len(samples)-1]; !last.good() {
+				t.Errorf("the last request failed: %v, status %d", last.err, last.status)
+			}
+			requireEveryLoadBalancerReady(t)
+			if now := site.holder(t, site.VIP.IPv4); now != after {
+				t.Errorf("the virtual IP flapped back to %s once %s was well", now, before)
+			}
+		})
+	}
+}
+
+// requireEveryLoadBalancerReady waits until every load balancer would take the
+// virtual IP, so that one test's end is not the next one's failure.
+func requireEveryLoadBalancerReady(t *testing.T) {
+	t.Helper()
+	for _, name := range hostsOf("lb") {
+		eventually(t, time.Minute, name+" is ready", func() error {
+			out, err := lab("ssh", site.env+"-"+name, "sudo", "sh", "-c",
+				shellQuote("systemctl is-active haproxy keepalived && cat /run/infractl/lb-health"))
+			if err != nil {
+				return err
+			}
+			if out != "active\nactive\n0\n" {
+				return fmt.Errorf("answered %q", out)
+			}
+			return nil
+		})
+	}
+	time.Sleep(time.Second)
+}
+
+func TestNoIdempotentRequestFailsWhenAHostBehindIsKilled(t *testing.T) {
+	for _, victim := range []string{"web-2", "app-2", "web-1", "app-1"} {
+		t.Run(victim, func(t *testing.T) {
+			l := startLoad([]string{site.URL + "/", site.URL + staticPath(t), site.URL + "/api/entries"}, 100, 20*time.Second, time.Minute)
+			time.Sleep(time.Second)
+			killHost(t, victim)
+			time.Sleep(6 * time.Second)
+			startHost(t, victim)
+			time.Sleep(5 * time.Second)
+			samples := l.stop()
+			bad := failures(samples)
+			report(os.Stdout, "requests while "+victim+" is killed and comes back", "%d, failed %d, slowest %d ms",
+				len(samples), len(bad), slowest(samples).Milliseconds())
+			for _, s := range bad[:min(len(bad), 5)] {
+				t.Errorf("a request failed: %v, status %d, after %s", s.err, s.status, s.took)
+			}
+			if len(samples) < 500 {
+				t.Errorf("only %d requests were sent", len(samples))
+			}
+			requireServedBy(t, victim)
+		})
+	}
+}
+
+// requireServedBy waits until a web or application host serves again.
+func requireServedBy(t *testing.T, name string) {
+	t.Helper()
+	eventually(t, time.Minute, name+" serves again", func() error {
+		a, err := get(t.Context(), client(2*time.Second), site.URL+"/")
+		if err != nil {
+			return err
+		}
+		if a.status != http.StatusOK || !slices.Contains([]string{a.web, a.app}, name) {
+			return fmt.Errorf("status %d from %s and %s", a.status, a.web, a.app)
+		}
+		return nil
+	})
+}
