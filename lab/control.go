@@ -14,10 +14,12 @@ import (
 
 // daemonStatus is what the daemon tells of itself and its machines.
 type daemonStatus struct {
-	Dir      string            `json:"dir"`
-	PID      int               `json:"pid"`
-	Build    string            `json:"build"`
-	Warnings []string          `json:"warnings"`
+	Dir      string   `json:"dir"`
+	PID      int      `json:"pid"`
+	Build    string   `json:"build"`
+	Warnings []string `json:"warnings"`
+	// Checked says whether the daemon has looked for all that it warns of.
+	Checked  bool              `json:"checked"`
 	Machines []machine.State   `json:"machines"`
 	Faults   machine.FaultList `json:"faults"`
 }
@@ -39,10 +41,10 @@ type hostFault struct {
 func (d *daemon) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /_lab/status", func(w http.ResponseWriter, _ *http.Request) {
-		s := daemonStatus{Dir: d.dir, PID: os.Getpid(), Build: buildID(), Warnings: []string{}, Machines: d.fleet.List(), Faults: d.fleet.Faults()}
-		if warnings := d.warnings.Load(); warnings != nil {
-			s.Warnings = *warnings
-		}
+		s := daemonStatus{Dir: d.dir, PID: os.Getpid(), Build: buildID(), Machines: d.fleet.List(), Faults: d.fleet.Faults()}
+		d.mu.Lock()
+		s.Warnings, s.Checked = append([]string{}, d.warnings...), d.checked
+		d.mu.Unlock()
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(s) // the caller has gone; nothing to be done
 	})

@@ -23,6 +23,7 @@ type relay struct {
 // questionTimeout is when a resolver has asked the next server long since (resolv.conf(5): 5 s).
 const questionTimeout = 5 * time.Second
 
+// startRelay passes on what is asked at one address and port to another.
 func startRelay(at netip.AddrPort, server string) (*relay, error) {
 	udp, err := net.ListenPacket("udp", at.String())
 	if err != nil {
@@ -34,7 +35,7 @@ func startRelay(at netip.AddrPort, server string) (*relay, error) {
 		return nil, fmt.Errorf("relay to the name server %s: %w", server, err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	r := &relay{to: net.JoinHostPort(server, "53"), udp: udp, tcp: tcp, cancel: cancel}
+	r := &relay{to: server, udp: udp, tcp: tcp, cancel: cancel}
 	r.group.Go(func() { r.questions(ctx) })
 	r.group.Go(func() { r.connections(ctx) })
 	return r, nil

@@ -15,7 +15,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/infractl/infractl/lab/api"
@@ -81,14 +80,14 @@ func Serve(ctx context.Context, o Options, logger *slog.Logger) (err error) {
 		return fmt.Errorf("the API emulator: %w", err)
 	}
 	if server, ok := fleet.Relay(); ok {
-		relay, err := startRelay(netip.AddrPortFrom(machine.Computer4.Addr(), 53), server)
+		relay, err := startRelay(netip.AddrPortFrom(machine.Computer4.Addr(), 53), net.JoinHostPort(server, "53"))
 		if err != nil {
 			d.warn(fmt.Sprintf("machines cannot resolve names: %v", err))
 		} else {
 			defer relay.Close()
 		}
 	}
-	go d.checkMirror(ctx)
+	go d.checkWays(ctx)
 	server := &http.Server{
 		Handler:           onlyThisComputer(emulator),
 		ReadHeaderTimeout: 10 * time.Second,
@@ -129,22 +128,29 @@ func onlyThisComputer(next http.Handler) http.Handler {
 
 // daemon is what the daemon has besides the API.
 type daemon struct {
-	fleet    *machine.Fleet
-	dir      string
-	warnings atomic.Pointer[[]string]
+	fleet *machine.Fleet
+	dir   string
+
+	// mu guards what follows.
+	mu       sync.Mutex
+	warnings []string
+	checked  bool
 }
 
 func (d *daemon) warn(text string) {
-	warnings := []string{text}
-	if old := d.warnings.Load(); old != nil {
-		warnings = append(warnings, *old...)
-	}
-	d.warnings.Store(&warnings)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.warnings = append(d.warnings, text)
 }
 
-// checkMirror looks once whether machines will be able to install packages.
-func (d *daemon) checkMirror(ctx context.Context) {
-	if err := d.fleet.CheckMirror(ctx); err != nil && ctx.Err() == nil {
-		d.warn(err.Error())
+// checkWays looks once whether machines will reach what they need.
+func (d *daemon) checkWays(ctx context.Context) {
+	if err := d.fleet.CheckWays(ctx); err != nil && ctx.Err() == nil {
+		for line := range strings.Lines(err.Error()) {
+			d.warn(strings.TrimSpace(line))
+		}
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.checked = true
 }

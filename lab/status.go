@@ -35,6 +35,9 @@ func GetStatus(ctx context.Context, o Options) (Status, error) {
 	if err := o.setDefaults(); err != nil {
 		return Status{}, err
 	}
+	if os.Geteuid() != 0 {
+		return Status{}, &MissingError{[]string{"only root can look into the lab: use sudo"}}
+	}
 	s := Status{State: "down", Endpoint: Endpoint, Dir: o.Dir, Guarded: machine.Guarded(), Warnings: []string{}, Machines: []machine.State{}}
 	marker, err := machine.ReadMarker()
 	switch {
@@ -81,63 +84,81 @@ func (o *Options) host(name string) (machine.State, error) {
 }
 
 // SSH logs in to a machine, or runs a command there, in the place of this
-// process: it returns only an error. The host key is the one on the machine's
-// disk, so that nothing is taken on trust. The user is infractl where there is
-// one, else root.
+// process: it returns only an error. See SSHCommand.
 func SSH(o Options, name string, args []string) error {
-	s, err := o.host(name)
+	argv, err := SSHCommand(o, name, args)
 	if err != nil {
 		return err
 	}
+	return become(argv, "openssh-client")
+}
+
+// SSHCommand is the command line by which to log in to a machine. The host key
+// is the one on the machine's disk, so that nothing is taken on trust. The user
+// is infractl where there is one, else root.
+func SSHCommand(o Options, name string, args []string) ([]string, error) {
+	s, err := o.host(name)
+	if err != nil {
+		return nil, err
+	}
 	if s.Status != "running" {
-		return fmt.Errorf("host %s is %s", s.Name, s.Status)
+		return nil, fmt.Errorf("host %s is %s", s.Name, s.Status)
 	}
 	address := s.IPv4
 	if !address.IsValid() {
 		address = s.IPv6
 	}
 	if !address.IsValid() {
-		return fmt.Errorf("host %s has no public address to log in at", s.Name)
+		return nil, fmt.Errorf("host %s has no public address to log in at", s.Name)
 	}
 	key, err := os.ReadFile(filepath.Join(s.Disk, "etc/ssh/ssh_host_ed25519_key.pub"))
 	if err != nil {
-		return fmt.Errorf("host %s has no host key yet: %w: wait until its cloud-init has run", s.Name, err)
+		return nil, fmt.Errorf("host %s has no host key yet: %w: wait until its cloud-init has run", s.Name, err)
 	}
 	known := filepath.Join(filepath.Dir(s.Disk), "known_hosts")
 	if err := writeFile(known, []byte(s.Name+" "+string(key))); err != nil {
-		return err
+		return nil, err
 	}
 	user := "root"
 	if users, err := os.ReadFile(filepath.Join(s.Disk, "etc/passwd")); err == nil && strings.Contains("\n"+string(users), "\ninfractl:") {
 		user = "infractl"
 	}
-	ssh, err := exec.LookPath("ssh")
-	if err != nil {
-		return &MissingError{[]string{"ssh is missing: apt-get install openssh-client"}}
-	}
-	argv := []string{
+	return append([]string{
 		"ssh", "-F", "none", "-i", o.identityFile(), "-o", "IdentitiesOnly=yes",
 		"-o", "HostKeyAlias=" + s.Name, "-o", "UserKnownHostsFile=" + known, "-o", "GlobalKnownHostsFile=none",
 		"-o", "StrictHostKeyChecking=yes", "-o", "HostKeyAlgorithms=ssh-ed25519", "-o", "ConnectTimeout=10",
 		"-l", user, address.String(),
-	}
-	return syscall.Exec(ssh, append(argv, args...), os.Environ())
+	}, args...), nil
 }
 
 // Logs shows a machine's journal, of a machine that is off too, in the place
 // of this process: it returns only an error. args are journalctl's.
 func Logs(o Options, name string, args []string) error {
-	s, err := o.host(name)
+	argv, err := LogsCommand(o, name, args)
 	if err != nil {
 		return err
 	}
+	return become(argv, "systemd")
+}
+
+// LogsCommand is the command line that shows a machine's journal.
+func LogsCommand(o Options, name string, args []string) ([]string, error) {
+	s, err := o.host(name)
+	if err != nil {
+		return nil, err
+	}
 	journal := filepath.Join(s.Disk, "var/log/journal")
 	if _, err := os.Stat(journal); err != nil {
-		return fmt.Errorf("host %s has no journal yet; its console is in %s", s.Name, filepath.Join(filepath.Dir(s.Disk), "console.log"))
+		return nil, fmt.Errorf("host %s has no journal yet; its console is in %s", s.Name, filepath.Join(filepath.Dir(s.Disk), "console.log"))
 	}
-	journalctl, err := exec.LookPath("journalctl")
+	return append([]string{"journalctl", "--directory=" + journal}, args...), nil
+}
+
+// become replaces this process by a program of that Debian package.
+func become(argv []string, pkg string) error {
+	program, err := exec.LookPath(argv[0])
 	if err != nil {
-		return &MissingError{[]string{"journalctl is missing: apt-get install systemd"}}
+		return &MissingError{[]string{argv[0] + " is missing: apt-get install " + pkg}}
 	}
-	return syscall.Exec(journalctl, append([]string{"journalctl", "--directory=" + journal}, args...), os.Environ())
+	return syscall.Exec(program, argv, os.Environ())
 }

@@ -161,8 +161,11 @@ func (o *Options) startDaemon(ctx context.Context, c credentials) (daemonStatus,
 	deadline := time.After(startTimeout)
 	for {
 		status, err := o.ask(ctx, c)
-		if err == nil {
+		if err == nil && status.Checked {
 			return status, nil
+		}
+		if err == nil {
+			err = errors.New("it still looks for what machines can reach")
 		}
 		select {
 		case <-ctx.Done():

@@ -3,6 +3,7 @@ package api
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -110,19 +111,21 @@ func TestAssigningAFloatingIPIsFast(t *testing.T) {
 		servers = append(servers, l.newServer(fmt.Sprintf("lb-%d", i)))
 	}
 	f := must(l.client.FloatingIP.Create(ctx, hcloud.FloatingIPCreateOpts{Type: hcloud.FloatingIPTypeIPv4, HomeLocation: &hcloud.Location{Name: "fsn1"}}))(t).FloatingIP
-	var worst time.Duration
-	for i := range 50 {
+	var took []time.Duration
+	for i := range 51 {
 		to := servers[i%len(servers)]
 		began := time.Now()
 		a := must(l.client.FloatingIP.Assign(ctx, f, to))(t)
 		for l.routedTo(f) != to.ID && time.Since(began) < time.Second {
 			time.Sleep(100 * time.Microsecond)
 		}
-		worst = max(worst, time.Since(began))
+		took = append(took, time.Since(began))
 		l.wait(a)
 	}
-	t.Logf("slowest of 50 from request to route: %s", worst)
-	if worst > 200*time.Millisecond {
-		t.Errorf("slowest took %s", worst)
+	slices.Sort(took)
+	t.Logf("from request to route: median %s, slowest %s", took[25], took[50])
+	// The median, since other work on this computer may delay a single one.
+	if took[25] > 50*time.Millisecond {
+		t.Errorf("the median is %s", took[25])
 	}
 }

@@ -35,9 +35,10 @@ var suites = map[string]string{
 // imagePackages is what is in an image beyond Debian's essential packages and
 // apt: what a cloud's Debian image has, and no more.
 var imagePackages = []string{
-	"systemd", "systemd-sysv", "dbus", "libpam-systemd",
+	"systemd", "systemd-sysv", "systemd-timesyncd", "dbus", "libpam-systemd",
 	"openssh-server", "sudo", "cloud-init",
-	"curl", "ca-certificates", "iproute2", "iputils-ping", "nftables", "procps", "less",
+	"curl", "ca-certificates", "openssl", "iproute2", "iputils-ping", "nftables", "procps", "less",
+	"unattended-upgrades",
 }
 
 // buildTimeout is far above the measured time (40 s on two busy cores), for slow mirrors.
@@ -183,10 +184,11 @@ func (b Builder) build(ctx context.Context, img Image, suite string, sources []s
 	args := []string{
 		// Namespaces of its own, so that no mount and no process of a build outlives it.
 		"--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc", "--",
-		"mmdebstrap", "--mode=root", "--variant=apt", "--format=directory",
+		"mmdebstrap", "--mode=root", "--variant=apt", "--format=directory", "--verbose",
 		"--include=" + strings.Join(imagePackages, ","),
 		// A machine's first apt-get update then has little to fetch.
 		"--skip=cleanup/apt/lists",
+		`--aptopt=APT::Install-Recommends "false"`,
 		"--dpkgopt=force-unsafe-io", // a half image is thrown away
 		"--customize-hook=" + filepath.Join(files, "setup.sh") + " \"$1\"",
 	}
@@ -205,9 +207,21 @@ func (b Builder) build(ctx context.Context, img Image, suite string, sources []s
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 5 * time.Second
 	start := time.Now()
-	tail := &tailWriter{progress: func(line string) {
-		if step, ok := strings.CutPrefix(line, "I: "); ok {
-			b.progress("image %s: %4.1f s: %s", img.Name, time.Since(start).Seconds(), strings.TrimSuffix(step, "..."))
+	report := func(step string) {
+		b.progress("image %s: %4.1f s: %s", img.Name, time.Since(start).Seconds(), step)
+	}
+	installed, reported := 0, start
+	tail := &tailWriter{line: func(line string) {
+		step, ok := strings.CutPrefix(line, "I: ")
+		if ok && line != "I: run" && !strings.HasPrefix(step, "running --") {
+			report(strings.TrimSuffix(step, "..."))
+			reported = time.Now()
+		}
+		if strings.HasPrefix(line, "Setting up ") {
+			if installed++; time.Since(reported) > 2*time.Second {
+				report(fmt.Sprintf("%d packages set up", installed))
+				reported = time.Now()
+			}
 		}
 	}}
 	cmd.Stdout, cmd.Stderr = tail, tail
@@ -231,11 +245,17 @@ func (b Builder) build(ctx context.Context, img Image, suite string, sources []s
 	return nil
 }
 
-// prune removes images of the same name made by other recipes that no machine lies on.
+// keepImages is how long an image is kept that the present recipe does not
+// make: another build of this program may still want it.
+const keepImages = 7 * 24 * time.Hour
+
+// prune removes old images of the same name made by other recipes that no
+// machine lies on.
 func (b Builder) prune(name, keep string) {
 	found, _ := filepath.Glob(filepath.Join(b.Cache, "images", name+"-*"))
 	for _, root := range found {
-		if root != keep && !inUse(root) {
+		st, err := os.Stat(filepath.Join(root, "etc/machine-id")) // written when it was made
+		if err == nil && root != keep && time.Since(st.ModTime()) > keepImages && !inUse(root) {
 			os.RemoveAll(root)
 		}
 	}
@@ -279,11 +299,11 @@ func isDir(name string) bool {
 	return err == nil && st.IsDir()
 }
 
-// tailWriter hands complete lines to progress and keeps the last of them.
+// tailWriter hands complete lines to line and keeps the last of them.
 type tailWriter struct {
-	progress func(string)
-	partial  []byte
-	lines    []string
+	line    func(string)
+	partial []byte
+	lines   []string
 }
 
 var _ io.Writer = (*tailWriter)(nil)
@@ -301,7 +321,7 @@ func (w *tailWriter) Write(p []byte) (int, error) {
 		if len(w.lines) > 100 {
 			w.lines = w.lines[1:]
 		}
-		w.progress(line)
+		w.line(line)
 	}
 }
 

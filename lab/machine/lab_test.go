@@ -24,6 +24,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/infractl/infractl/lab/api"
+	"github.com/infractl/infractl/lab/internal/traces"
 )
 
 // world is a fleet for one test, and what a client needs to log in to its machines.
@@ -169,13 +170,18 @@ func (g *guest) await() {
 	g.w.t.Fatalf("%s does not answer ssh: %v\n%s", g.s.Name, err, tailOf(consoleFile(g.w.dir(g.s.ID))))
 }
 
-// try runs a shell script in the machine.
+// try runs a shell script in the machine, for at most a minute.
 func (g *guest) try(script string) (string, error) {
+	return g.tryFor(time.Minute, script)
+}
+
+func (g *guest) tryFor(limit time.Duration, script string) (string, error) {
 	c, err := g.dial(3 * time.Second)
 	if err != nil {
 		return "", err
 	}
 	defer c.Close()
+	defer time.AfterFunc(limit, func() { c.Close() }).Stop()
 	session, err := c.NewSession()
 	if err != nil {
 		return "", err
@@ -198,6 +204,11 @@ func (g *guest) run(script string) string {
 func (g *guest) pings(a netip.Addr) bool {
 	_, err := g.try("ping -q -c 1 -W 1 " + a.String())
 	return err == nil
+}
+
+// order has the machine turn itself off, which may be before it has answered.
+func (g *guest) order(verb string) {
+	_, _ = g.tryFor(time.Second, "systemctl --no-block "+verb)
 }
 
 // reaches says whether a TCP connection from this computer is accepted within 300 ms.
@@ -472,7 +483,7 @@ func TestPowerDiskAndReboot(t *testing.T) {
 	w.attach(9, g)
 	g.run("echo kept >/root/file; ip addr add 198.18.5.5/32 dev lo; nft add table inet gone")
 	boot := g.run("cat /proc/sys/kernel/random/boot_id")
-	_, _ = g.try("systemctl reboot")
+	g.order("reboot")
 	for deadline := time.Now().Add(15 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		if out, err := g.try("cat /proc/sys/kernel/random/boot_id"); err == nil && out != boot {
 			break
@@ -499,7 +510,7 @@ func TestPowerDiskAndReboot(t *testing.T) {
 	g.await()
 	g.run("grep kept /root/file")
 	// A machine that powers itself off is off.
-	_, _ = g.try("systemctl poweroff")
+	g.order("poweroff")
 	if err := poll(w.ctx, 10*time.Second, func() bool { return !w.Running(1) }); err != nil {
 		t.Fatal("it does not go off by itself")
 	}
@@ -533,7 +544,7 @@ func TestMachinesOutliveTheDaemon(t *testing.T) {
 	}
 	// A reboot asked for while no daemon was there is done by the next.
 	w.Close()
-	_, _ = g.try("systemctl reboot")
+	g.order("reboot")
 	if err := poll(w.ctx, 10*time.Second, func() bool { return !w.Running(1) }); err != nil {
 		t.Fatal(err)
 	}
@@ -591,33 +602,11 @@ func TestEightMachinesBootSideBySide(t *testing.T) {
 	t.Logf("ssh answers on all 8 after %d ms", time.Since(start).Milliseconds())
 }
 
-// snapshot is everything of this computer that a lab could leave traces in.
-func snapshot(t *testing.T) map[string]string {
-	t.Helper()
-	shots := map[string]string{}
-	for name, command := range map[string]string{
-		"namespaces": "ls /run/netns 2>/dev/null",
-		"links":      "ip -o link | sed 's/^[0-9]*: //' | sort",
-		"routes":     "ip route show table all | sort; ip -6 route show table all | sort",
-		"firewall":   "nft list ruleset",
-		"sysctls":    "sysctl -a --pattern 'forward|rp_filter' 2>/dev/null | sort",
-		"mounts":     "sed 's/^[0-9]* [0-9]* //' /proc/self/mountinfo | grep -v ' /run/netns ' | sort",
-		"groups":     "find /sys/fs/cgroup -name '*infractl*'; find /sys/fs/cgroup -name '*ilab*'",
-		"loops":      "losetup -a",
-		"processes":  "ps -eo args | grep -E '[s]ystemd-nspawn|[k]eeper.sh|[i]lab-' || true",
-		"files":      "ls -d /var/lib/infractl-lab-test-* /run/infractl-lab /run/systemd/nspawn/*/ilab-* 2>/dev/null || true",
-	} {
-		out, err := exec.Command("sh", "-c", command).CombinedOutput()
-		if err != nil && name != "namespaces" {
-			t.Fatalf("%s: %v\n%s", name, err, out)
-		}
-		shots[name] = string(out)
-	}
-	return shots
-}
-
 func TestSweepLeavesNothing(t *testing.T) {
-	before := snapshot(t)
+	before, err := traces.Take()
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Run("lab", func(t *testing.T) {
 		w := newWorld(t)
 		a, b := w.boot(1, "debian-13"), w.boot(2, "debian-13")
@@ -637,11 +626,12 @@ func TestSweepLeavesNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
-	after := snapshot(t)
-	for name := range before {
-		if before[name] != after[name] {
-			t.Errorf("%s are not as they were before the lab:\n%s\nbut\n%s", name, before[name], after[name])
-		}
+	after, err := traces.Take()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, difference := range traces.Differences(before, after) {
+		t.Error(difference)
 	}
 }
 
@@ -670,8 +660,10 @@ func TestConflictsAreNamed(t *testing.T) {
 
 func TestGuardKeepsLabAddressesOnThisComputer(t *testing.T) {
 	if _, err := ReadMarker(); err == nil {
-		t.Skip("a lab is up")
+		t.Fatal("a lab is up, and these tests need the computer for themselves")
 	}
+	// Whoever asked for the guard before this test keeps it all the time.
+	before := Guarded()
 	if err := Guard(true); err != nil {
 		t.Fatal(err)
 	}
@@ -681,6 +673,9 @@ func TestGuardKeepsLabAddressesOnThisComputer(t *testing.T) {
 	err := reaches(netip.MustParseAddr("198.18.1.1"), 80)
 	if err == nil || isTimeout(err) {
 		t.Errorf("a lab address with the guard on: %v", err)
+	}
+	if before {
+		return
 	}
 	if err := Unguard(); err != nil {
 		t.Fatal(err)

@@ -17,12 +17,18 @@ const runDir = "/run/infractl-lab"
 type Marker struct {
 	// Dir is the lab's state directory.
 	Dir string `json:"dir"`
-	// Forwarding is the value of net.ipv4.ip_forward before the lab.
-	Forwarding string `json:"forwarding"`
+	// Sysctls are the kernel parameters the lab changed, by their paths below /proc/sys.
+	Sysctls map[string]changedSysctl `json:"sysctls"`
 	// Closed are the interfaces that were not routed between before the lab.
 	Closed []string `json:"closed,omitempty"`
 	// NamespacesMounted says whether /run/netns was a mount point before the lab.
 	NamespacesMounted bool `json:"namespaces_mounted"`
+}
+
+// changedSysctl is a kernel parameter's value before the lab, and what the lab set.
+type changedSysctl struct {
+	Before string `json:"before"`
+	Set    string `json:"set"`
 }
 
 // ReadMarker returns the lab this computer has; the error is fs.ErrNotExist when there is none.

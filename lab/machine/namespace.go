@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -65,14 +66,14 @@ func namespaceExists(name string) bool {
 	return err == nil
 }
 
+// namespaces guards making and removing them: between its name and its mount, a
+// namespace that is being made can be opened, but is none yet. Two servers
+// that are attached to a new network at once would meet that.
+var namespaces sync.Mutex
+
 // ensureNamespace makes a namespace unless it is there, sets its sysctls, and opens it.
 func ensureNamespace(ctx context.Context, name string, sysctls map[string]string) (*namespace, error) {
-	if !namespaceExists(name) {
-		if _, err := run(ctx, "ip", "netns", "add", name); err != nil {
-			return nil, err
-		}
-	}
-	n, err := openNamespace(name)
+	n, err := openOrMake(ctx, name)
 	if err != nil {
 		return nil, err
 	}
@@ -94,7 +95,20 @@ func ensureNamespace(ctx context.Context, name string, sysctls map[string]string
 	return n, nil
 }
 
+func openOrMake(ctx context.Context, name string) (*namespace, error) {
+	namespaces.Lock()
+	defer namespaces.Unlock()
+	if !namespaceExists(name) {
+		if _, err := run(ctx, "ip", "netns", "add", name); err != nil {
+			return nil, err
+		}
+	}
+	return openNamespace(name)
+}
+
 func deleteNamespace(ctx context.Context, name string) error {
+	namespaces.Lock()
+	defer namespaces.Unlock()
 	if !namespaceExists(name) {
 		return nil
 	}

@@ -40,19 +40,17 @@ type routerRules struct {
 type portFirewall struct {
 	Port    string
 	In, Out []string
+	// Outbound says whether outbound traffic is limited to Out.
+	Outbound bool
 }
 
 func newPortFirewall(id int64, rules *api.FirewallRules) portFirewall {
-	f := portFirewall{Port: portName(id)}
+	f := portFirewall{Port: portName(id), Outbound: len(rules.Out) > 0}
 	for _, r := range rules.In {
 		f.In = append(f.In, matches(r, "saddr")...)
 	}
 	for _, r := range rules.Out {
 		f.Out = append(f.Out, matches(r, "daddr")...)
-	}
-	if len(rules.Out) > 0 && len(f.Out) == 0 {
-		// Rules that match nobody still forbid the rest.
-		f.Out = []string{"meta mark 0 meta mark != 0"}
 	}
 	return f
 }

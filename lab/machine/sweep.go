@@ -129,11 +129,12 @@ func sweepComputer(ctx context.Context, r *Removed, marker Marker, up bool) erro
 		errs = append(errs, err)
 	}
 	if up {
-		now, err := readSysctl("net/ipv4/ip_forward")
-		if err == nil && now != marker.Forwarding {
-			err = writeSysctl("net/ipv4/ip_forward", marker.Forwarding)
+		for key, value := range marker.Sysctls {
+			// One that somebody else has set since is theirs.
+			if now, err := readSysctl(key); err == nil && now == value.Set {
+				errs = append(errs, writeSysctl(key, value.Before))
+			}
 		}
-		errs = append(errs, err)
 		if !marker.NamespacesMounted && isMountPoint(netnsDir) {
 			if left, err := os.ReadDir(netnsDir); err == nil && len(left) == 0 {
 				errs = append(errs, unix.Unmount(netnsDir, 0))

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -125,11 +126,25 @@ func (f *Fleet) connectComputer(ctx context.Context) error {
 	if err := loadRules(ctx, rules); err != nil {
 		return fmt.Errorf("load the lab's firewall rules on this computer: %w", err)
 	}
-	if err := writeSysctl("net/ipv4/ip_forward", "1"); err != nil {
-		return fmt.Errorf("let this computer forward the machines' packets: %w", err)
+	for key, value := range marker.Sysctls {
+		if err := writeSysctl(key, value.Set); err != nil {
+			return fmt.Errorf("set the kernel parameter %s: %w", key, err)
+		}
 	}
 	return nil
 }
+
+// atLeast are the kernel parameters that the lab needs, by their paths below
+// /proc/sys. The kernel counts inotify instances by user, and root in all
+// machines is one user: systemd's and its services' take about 6 a machine,
+// so that the default of 128 is used up by some 20 machines.
+var atLeast = map[string]int{
+	forwarding:                      1,
+	"fs/inotify/max_user_instances": 8192,
+	"fs/inotify/max_user_watches":   524288,
+}
+
+const forwarding = "net/ipv4/ip_forward"
 
 // computerRules are what this computer's ruleset is rendered from.
 type computerRules struct {
@@ -152,12 +167,17 @@ func quoted(names []string) []string {
 
 // newMarker notes how the computer is before anything of it is changed.
 func (f *Fleet) newMarker() (Marker, error) {
-	forwarding, err := readSysctl("net/ipv4/ip_forward")
-	if err != nil {
-		return Marker{}, err
+	m := Marker{Dir: f.cfg.Dir, Sysctls: map[string]changedSysctl{}, NamespacesMounted: isMountPoint(netnsDir)}
+	for key, least := range atLeast {
+		text, err := readSysctl(key)
+		if err != nil {
+			return Marker{}, err
+		}
+		if value, err := strconv.Atoi(text); err != nil || value < least {
+			m.Sysctls[key] = changedSysctl{Before: text, Set: strconv.Itoa(least)}
+		}
 	}
-	m := Marker{Dir: f.cfg.Dir, Forwarding: forwarding, NamespacesMounted: isMountPoint(netnsDir)}
-	if forwarding == "0" {
+	if _, closed := m.Sysctls[forwarding]; closed {
 		links, err := netlink.LinkList()
 		if err != nil {
 			return Marker{}, fmt.Errorf("list this computer's interfaces: %w", err)
@@ -258,43 +278,62 @@ func checkConflicts() error {
 	return nil
 }
 
-// CheckMirror says why machines cannot reach the computer's package mirror, if
-// that is so. A firewall of the computer's own is the usual reason.
-func (f *Fleet) CheckMirror(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+// CheckWays says what machines cannot reach though they should: the API on
+// this computer, and the computer's package mirror. A firewall of the
+// computer's own is the usual reason.
+func (f *Fleet) CheckWays(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	lines, err := mirrorLines(os.DirFS("/etc/apt"), "stable")
+	router, err := openNamespace(routerName)
 	if err != nil {
 		return err
 	}
+	defer router.Close()
+	reach := func(address string) error {
+		return router.inside(func() error {
+			c, err := (&net.Dialer{Timeout: checkTimeout / 2}).DialContext(ctx, "tcp4", address)
+			if err == nil {
+				c.Close()
+			}
+			return err
+		})
+	}
+	var errs []error
+	if err := reach(netip.AddrPortFrom(Computer4.Addr(), APIPort).String()); err != nil {
+		errs = append(errs, fmt.Errorf("machines do not reach the API: %w: if this computer has a firewall, let it accept TCP port %d from %s", err, APIPort, computerLink))
+	}
+	mirror, err := mirrorAddress(ctx)
+	if err != nil {
+		return errors.Join(append(errs, fmt.Errorf("machines cannot install packages, since the package mirror is not found: %w", err))...)
+	}
+	if err := reach(mirror); err != nil {
+		errs = append(errs, fmt.Errorf("machines do not reach the package mirror: %w: if this computer has a firewall, let it forward between %s and its own network", err, computerLink))
+	}
+	return errors.Join(errs...)
+}
+
+// checkTimeout is long enough for a connection that works, and short enough to wait for.
+const checkTimeout = 4 * time.Second
+
+// mirrorAddress is the address and port of the computer's package mirror.
+func mirrorAddress(ctx context.Context) (string, error) {
+	lines, err := mirrorLines(os.DirFS("/etc/apt"), "stable")
+	if err != nil {
+		return "", err
+	}
 	mirror, err := url.Parse(strings.Fields(lines[0])[2])
 	if err != nil {
-		return err
+		return "", err
 	}
 	port := mirror.Port()
 	if port == "" {
 		port = mirror.Scheme
 	}
 	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip4", mirror.Hostname())
-	if err != nil || len(addrs) == 0 {
-		return fmt.Errorf("the package mirror's name cannot be resolved: %w", err)
-	}
-	router, err := openNamespace(routerName)
 	if err != nil {
-		return err
+		return "", err
 	}
-	defer router.Close()
-	err = router.inside(func() error {
-		c, err := (&net.Dialer{}).DialContext(ctx, "tcp4", net.JoinHostPort(addrs[0].Unmap().String(), port))
-		if err == nil {
-			c.Close()
-		}
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("machines do not reach the package mirror: %w: if this computer has a firewall, let it forward between %s and its own network", err, computerLink)
-	}
-	return nil
+	return net.JoinHostPort(addrs[0].Unmap().String(), port), nil
 }
 
 // resolvers are the name servers that machines are told of.

@@ -20,6 +20,14 @@ mkdir -p "$root/var/lib/cloud/seed/nocloud"
 mkdir -p "$root/var/log/journal"
 printf 'LANG=C.UTF-8\n' >"$root/etc/default/locale"
 
+# These settings were only for making the image.
+rm -f "$root/etc/dpkg/dpkg.cfg.d/99mmdebstrap"
+sed -i '/Install-Recommends/d' "$root/etc/apt/apt.conf.d/99mmdebstrap"
+
+# Nobody reads descriptions of packages on a server; they are as large as the
+# lists themselves.
+printf 'Acquire::Languages "none";\n' >"$root/etc/apt/apt.conf.d/10languages"
+
 # A machine without a console needs no login prompts on it.
 for unit in console-getty.service getty@tty1.service; do
 	ln -sf /dev/null "$root/etc/systemd/system/$unit"
