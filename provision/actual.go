@@ -26,6 +26,8 @@ type Actual struct {
 	// Loaded are the digests that units have loaded, by unit, asked for or not.
 	Loaded map[string]Loaded
 	Facts  Facts
+	// generation names the last change; a plan is good for this one only.
+	generation string
 }
 
 // File is a file on a host.

@@ -139,7 +139,6 @@ func (c *Conn) carryOut(ctx context.Context, h desired.Host, a *Actual, plan []A
 	go s.in.Write(t.archive)
 
 	var p protocol
-	waited := false
 	for !p.ended {
 		line, readErr := s.out.ReadString('\n')
 		if readErr != nil {
@@ -148,7 +147,6 @@ func (c *Conn) carryOut(ctx context.Context, h desired.Host, a *Actual, plan []A
 		word, rest := p.read(line)
 		switch word {
 		case "step":
-			waited = waited || strings.HasPrefix(rest, "waiting for the host's lock")
 			report(o.Progress, rest)
 		case "ask":
 			word, argument, _ := strings.Cut(rest, " ")
@@ -161,14 +159,10 @@ func (c *Conn) carryOut(ctx context.Context, h desired.Host, a *Actual, plan []A
 				}
 			case "commit":
 				answer := "commit\n"
-				if waited && mayReplan {
-					again, answer = true, "abort\n"
-				} else {
-					committed.Store(true)
-					if ctx.Err() != nil {
-						committed.Store(false)
-						answer = "abort\n"
-					}
+				committed.Store(true)
+				if ctx.Err() != nil {
+					committed.Store(false)
+					answer = "abort\n"
 				}
 				io.WriteString(s.in, answer)
 			case "confirm":
@@ -184,7 +178,7 @@ func (c *Conn) carryOut(ctx context.Context, h desired.Host, a *Actual, plan []A
 			return false, &Error{Host: c.target.Name, Step: step, Kinds: []error{ErrUnreachable}, Hint: "the change goes on on the host by itself, and is taken back there if it fails; run it again to see"}
 		}
 	}
-	if again && errors.Is(p.err(c.target.Name), ErrCanceled) {
+	if p.code == "stale" && mayReplan {
 		return true, nil
 	}
 	if !p.ended && ctx.Err() == nil {
@@ -298,6 +292,7 @@ var failures = map[string]struct {
 	step string
 	hint string
 }{
+	"stale":       {ErrLocked, "lock", "other runs keep changing the host; wait for them and run it again"},
 	"locked":      {ErrLocked, "lock", "wait for the other run; on the host it ends by itself even if its infractl is gone"},
 	"space":       {ErrNoSpace, "stage files", "free some space there (df -h) and run it again"},
 	"packages":    {ErrPackages, "install packages", "check that the host reaches its package mirror and that the names are right, then run it again"},
@@ -307,6 +302,7 @@ var failures = map[string]struct {
 	"unit":        {ErrUnit, "change units", "correct the configuration and run it again"},
 	"unhealthy":   {ErrUnhealthy, "health check", "correct the configuration and run it again"},
 	"unconfirmed": {ErrUnconfirmed, "confirm", "check sshd, the firewall and the address that the configuration leads to"},
+	"killed":      {ErrUnreachable, "apply", "the change was interrupted on the host, which may have parts of it now; run it again"},
 	"canceled":    {ErrCanceled, "apply", "no file was changed; run it again"},
 }
 

@@ -138,6 +138,8 @@ func parseRemembered(text string, a *Actual, trees map[string]Tree) {
 			continue
 		}
 		switch {
+		case file == state+"generation":
+			a.generation = value
 		case file == state+"manifest":
 			a.Manifest = append(a.Manifest, value)
 		case strings.HasPrefix(file, state+"loaded/"):

@@ -100,7 +100,7 @@ func balancer(t *testing.T) desired.Host {
 	}
 	tree := "/srv/test/releases/" + sum[7:19]
 	return desired.Host{
-		Packages: []string{"haproxy"},
+		Packages: []string{"haproxy", "curl"},
 		Users:    []desired.User{{Name: "testapp", Home: "/srv/test", Groups: []string{"haproxy"}}},
 		Trees:    map[string]desired.Tree{tree: {Source: release, Digest: sum}},
 		Files: map[string]desired.File{
@@ -363,6 +363,81 @@ func TestLockOutIsTakenBack(t *testing.T) {
 	}
 }
 
+func TestFirewallThatCutsTheConnectionIsTakenBack(t *testing.T) {
+	c := connect(t)
+	clean(t, c)
+	// Not nftables.service: what that flushes is the machine's own affair.
+	firewall := func(rule string) desired.Host {
+		return desired.Host{
+			Packages: []string{"nftables"},
+			Files: map[string]desired.File{
+				"/etc/test-firewall.nft":                    {Content: "table inet test\ndelete table inet test\ntable inet test {\n\tchain input {\n\t\ttype filter hook input priority 0;\n\t\t" + rule + "\n\t}\n}\n"},
+				"/etc/systemd/system/test-firewall.service": {Content: "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=nft -f /etc/test-firewall.nft\nExecReload=nft -f /etc/test-firewall.nft\nExecStop=nft delete table inet test\n"},
+			},
+			Units: []desired.Unit{{Name: "test-firewall.service", Active: true, Guarded: true, ReloadOn: []string{"/etc/test-firewall.nft"}, Validate: "nft -c -f /etc/test-firewall.nft"}},
+		}
+	}
+	apply(t, c, firewall("tcp dport 22 accept"))
+	start := time.Now()
+	r, err := c.Apply(t.Context(), firewall("tcp dport 22 drop"), Options{Progress: func(s string) { t.Log(s) }})
+	t.Logf("after %s: %v", time.Since(start).Round(time.Second), err)
+	if !errors.Is(err, ErrUnconfirmed) || !errors.Is(err, ErrReverted) {
+		t.Fatalf("got %v", err)
+	}
+	if r.Actual == nil || !strings.Contains(r.Actual.Files["/etc/test-firewall.nft"].Content, "accept") {
+		t.Errorf("the result is %+v", r.Actual)
+	}
+	clean(t, connect(t))
+}
+
+// unconfirmed leaves a guarded change on the machine that nobody confirmed,
+// because both sides of it died.
+func unconfirmed(t *testing.T, c *Conn) {
+	t.Helper()
+	clean(t, c)
+	apply(t, c, sshd("# before\n"))
+	victim := connect(t)
+	_, err := victim.Apply(t.Context(), sshd("# after\n"), Options{
+		// A connection that fails, so that the change stays unconfirmed.
+		Confirm: &Target{Name: "nowhere", Address: "127.0.0.1", Port: 1, HostKey: target(t).HostKey},
+		Progress: func(s string) {
+			if strings.HasPrefix(s, "confirming") {
+				on(t, c, `for p in /proc/[0-9]*; do [ "$(readlink $p/fd/9)" != /run/infractl/lock ] || kill -KILL "${p#/proc/}"; done`)
+				victim.Close()
+			}
+		},
+	})
+	if err == nil {
+		t.Fatal("it was confirmed")
+	}
+	if got := on(t, c, "cat /etc/ssh/sshd_config.d/50-infractl.conf"); got != "# after" {
+		t.Fatalf("sshd has %q", got)
+	}
+}
+
+func TestTimerTakesAnUnconfirmedChangeBack(t *testing.T) {
+	c := connect(t)
+	unconfirmed(t, c)
+	// What the timer starts when its time has come.
+	on(t, c, "systemctl start $(systemctl list-units --all --plain --no-legend 'infractl-revert-*.timer' | sed 's/\\.timer.*/.service/'); sleep 1")
+	if got := on(t, c, "cat /etc/ssh/sshd_config.d/50-infractl.conf"); got != "# before" {
+		t.Errorf("sshd has %q", got)
+	}
+	apply(t, c, sshd("# later\n"))
+	if got := on(t, c, "cat /etc/ssh/sshd_config.d/50-infractl.conf; ls -A /var/lib/infractl/tx; systemctl list-units --all --no-legend 'infractl-revert*'"); got != "# later" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestNextRunTakesAnUnconfirmedChangeBackFirst(t *testing.T) {
+	c := connect(t)
+	unconfirmed(t, c)
+	apply(t, c, sshd("# later\n"))
+	if got := on(t, c, "cat /etc/ssh/sshd_config.d/50-infractl.conf; ls -A /var/lib/infractl/tx; systemctl list-units --all --no-legend 'infractl-revert*'"); got != "# later" {
+		t.Errorf("got %q", got)
+	}
+}
+
 func TestPortChangeIsConfirmedOnNewPort(t *testing.T) {
 	c := connect(t)
 	clean(t, c)
@@ -463,6 +538,112 @@ func TestCancelBeforeCommitChangesNothing(t *testing.T) {
 	}
 	time.Sleep(3 * time.Second)
 	if got := on(t, c, "ls -A /var/lib/infractl/tx; ls /etc/systemd/system/infractl-test.service 2>/dev/null; :"); got != "" {
+		t.Errorf("left behind: %s", got)
+	}
+}
+
+func TestPackagesComeWithoutTheirDaemonsRunning(t *testing.T) {
+	c := connect(t)
+	clean(t, c)
+	on(t, c, "DEBIAN_FRONTEND=noninteractive apt-get -qq -y purge nginx nginx-common lighttpd >/dev/null 2>&1; rm -rf /var/lib/apt/lists/*; printf '#!/bin/sh\n# of the machine itself\nexit 0\n' >/usr/sbin/policy-rc.d; chmod 755 /usr/sbin/policy-rc.d")
+	h := desired.Host{Packages: []string{"nginx"}, Units: []desired.Unit{{Name: "nginx.service"}, {Name: "not-there.service"}}}
+	r := apply(t, c, h)
+	if again := apply(t, c, h); len(again.Plan) > 0 {
+		t.Errorf("second apply does %v", again.Plan)
+	}
+	if got := on(t, c, "systemctl is-active nginx; cat /usr/sbin/policy-rc.d"); got != "inactive\n#!/bin/sh\n# of the machine itself\nexit 0" {
+		t.Errorf("got %q after %v", got, r.Plan)
+	}
+	on(t, c, "rm /usr/sbin/policy-rc.d")
+	_, err := c.Apply(t.Context(), desired.Host{Packages: []string{"no-such-package"}}, Options{})
+	t.Log(err)
+	if !errors.Is(err, ErrPackages) || !strings.Contains(err.Error(), "no-such-package") {
+		t.Errorf("got %v", err)
+	}
+	if got := on(t, c, "ls /usr/sbin/policy-rc.d 2>/dev/null; :"); got != "" {
+		t.Errorf("left behind: %s", got)
+	}
+}
+
+func TestInterruptedPackageInstallationIsRepaired(t *testing.T) {
+	c := connect(t)
+	clean(t, c)
+	// What a machine looks like that lost power while dpkg was at work.
+	on(t, c, `apt-get -qq -y install --download-only --reinstall nginx >/dev/null 2>&1
+		dpkg --unpack /var/cache/apt/archives/nginx_*.deb >/dev/null 2>&1 || sed -i '/^Package: nginx$/,/^$/s/^Status: .*/Status: install ok unpacked/' /var/lib/dpkg/status
+		touch /var/lib/dpkg/updates/0001`)
+	r := apply(t, c, desired.Host{Packages: []string{"nginx"}})
+	if got := on(t, c, "dpkg-query -Wf '${db:Status-Status}' nginx; ls /var/lib/dpkg/updates"); got != "installed" {
+		t.Errorf("got %q after %v", got, r.Plan)
+	}
+}
+
+// version is one of two configurations that a test goes back and forth between.
+// Its files are large enough to be caught half-written if they ever were.
+func version(t *testing.T, n string) desired.Host {
+	h := balancer(t)
+	h.Trees = nil
+	delete(h.Files, "/srv/test/current")
+	delete(h.Files, "/etc/systemd/system/infractl-test.service")
+	h.Units = h.Units[1:]
+	f := h.Files["/etc/haproxy/haproxy.cfg"]
+	f.Content += strings.Repeat("# version "+n+"\n", 20000)
+	h.Files["/etc/haproxy/haproxy.cfg"] = f
+	for i := range 10 {
+		h.Files[fmt.Sprintf("/etc/test dir/%d", i)] = desired.File{Content: strings.Repeat("version "+n+"\n", 20000)}
+	}
+	return h
+}
+
+// TestApplyInAnotherProcess is what TestKillingEitherSideLeavesNoHalfWrittenFile
+// runs and kills.
+func TestApplyInAnotherProcess(t *testing.T) {
+	n := os.Getenv("INFRACTL_TEST_VERSION")
+	if n == "" {
+		t.Skip("run by another test")
+	}
+	apply(t, connect(t), version(t, n))
+}
+
+func TestKillingEitherSideLeavesNoHalfWrittenFile(t *testing.T) {
+	c := connect(t)
+	clean(t, c)
+	start := time.Now()
+	apply(t, c, version(t, "a"))
+	whole := time.Since(start)
+	const moments = 12
+	for i := range moments {
+		n := string("ba"[i%2])
+		child := exec.Command(os.Args[0], "-test.run", "^TestApplyInAnotherProcess$")
+		child.Env = append(os.Environ(), "INFRACTL_TEST_VERSION="+n)
+		if err := child.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(whole * time.Duration(i+1) / moments)
+		if i%3 == 2 {
+			// The host's side dies too, as if the host had lost power.
+			on(t, c, `for p in /proc/[0-9]*; do [ "$(readlink $p/fd/9)" != /run/infractl/lock ] || kill -KILL "${p#/proc/}"; done`)
+		}
+		child.Process.Kill()
+		child.Wait()
+		// Whatever is on the host now, every file is one version or the other.
+		got := on(t, c, "cd '/etc/test dir'; for f in [0-9]; do sort -u $f | tr '\\n' ' '; wc -l <$f; done | sort | uniq -c")
+		for _, line := range strings.Split(got, "\n") {
+			if f := strings.Fields(line); len(f) != 4 || f[1] != "version" || f[3] != "20000" {
+				t.Errorf("moment %d: half-written: %q", i, got)
+			}
+		}
+		if answer := on(t, c, "curl -sf http://127.0.0.1:8081/"); answer != "a secret word 4711" {
+			t.Errorf("moment %d: haproxy answers %q", i, answer)
+		}
+		if i%2 == 1 {
+			apply(t, c, version(t, n))
+			if r := apply(t, c, version(t, n)); len(r.Plan) > 0 {
+				t.Errorf("moment %d: it did not converge: %v", i, r.Plan)
+			}
+		}
+	}
+	if got := on(t, c, "ls -A /var/lib/infractl/tx; find / -xdev -name '.infractl*'; ls /usr/sbin/policy-rc.d 2>/dev/null; systemctl list-units --all --no-legend 'infractl*'"); got != "" {
 		t.Errorf("left behind: %s", got)
 	}
 }

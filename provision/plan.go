@@ -82,6 +82,7 @@ func Plan(h desired.Host, a *Actual) ([]Action, error) {
 			add(InstallPackage, name, "")
 		}
 	}
+	installs := len(plan) > 0
 	for _, u := range h.Users {
 		actual, ok := a.Users[u.Name]
 		switch {
@@ -137,7 +138,7 @@ func Plan(h desired.Host, a *Actual) ([]Action, error) {
 		if retired[u.Name] {
 			continue
 		}
-		plan = append(plan, planUnit(u, h, texts, a, changed)...)
+		plan = append(plan, planUnit(u, h, texts, a, changed, installs)...)
 	}
 	for _, name := range oldTrees(h, a) {
 		add(RemoveTree, name, "old")
@@ -326,7 +327,7 @@ func outdated(u desired.Unit, h desired.Host, texts map[string]string, a *Actual
 	return ""
 }
 
-func planUnit(u desired.Unit, h desired.Host, texts map[string]string, a *Actual, changed map[string]bool) []Action {
+func planUnit(u desired.Unit, h desired.Host, texts map[string]string, a *Actual, changed map[string]bool, installs bool) []Action {
 	var plan []Action
 	actual := a.Units[u.Name]
 	add := func(kind Kind, reason string) {
@@ -336,6 +337,9 @@ func planUnit(u desired.Unit, h desired.Host, texts map[string]string, a *Actual
 		add(StopUnit, "it must not run")
 	}
 	switch {
+	case actual.Load == "not-found" && !u.Enabled && installs:
+		// Debian's packages enable their units.
+		add(DisableUnit, "its package may enable it")
 	case actual.Fixed():
 	case u.Enabled && !actual.Enabled():
 		add(EnableUnit, "")

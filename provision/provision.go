@@ -7,6 +7,7 @@
 // nothing is left running on it. What infractl must remember about a host is on
 // the host itself, in /var/lib/infractl:
 //
+//	generation    a word that changes with every change
 //	manifest      paths of files that infractl has written
 //	loaded/UNIT   digests of the files that the unit last loaded
 //	trees/KEY     path, digest and time of each uploaded tree

@@ -10,8 +10,15 @@ import (
 // withheld stands for a text from which the secrets cannot be taken out.
 const withheld = "[withheld: the text holds a secret]"
 
+// marks stand for a secret in a text. The first that holds no secret is used:
+// a one-letter secret must not be put in by what is to hide it.
+var marks = []string{"[secret]", "***", "#", ""}
+
 // Redactor takes secrets out of texts that come from hosts.
-type Redactor struct{ words []string }
+type Redactor struct {
+	words []string
+	mark  string
+}
 
 // NewRedactor returns a Redactor for the values of secrets. Beside a value
 // itself it knows it as part of a URL, in base64, and, for values of several
@@ -42,6 +49,11 @@ func NewRedactor(secrets map[string]string) *Redactor {
 		}
 		return strings.Compare(a, b)
 	})
+	for _, r.mark = range marks {
+		if !r.holds(r.mark) {
+			break
+		}
+	}
 	return &r
 }
 
@@ -55,7 +67,7 @@ func (r *Redactor) Redact(text string) string {
 			return text
 		}
 		for _, word := range r.words {
-			text = strings.ReplaceAll(text, word, "[secret]")
+			text = strings.ReplaceAll(text, word, r.mark)
 		}
 	}
 	for _, last := range []string{text, withheld} {

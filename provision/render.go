@@ -114,48 +114,47 @@ func unrender(actual, wanted string, h desired.Host, interfaces map[netip.Addr]s
 		known[name]++
 		values[name] = value
 	}
-	// Longer values first, so that one that contains another is found whole;
-	// all secrets before anything else, so that no value cuts one in two.
+	// Longer secrets first, so that one that contains another is found whole.
 	names := sortedKeys(values)
-	slices.SortStableFunc(names, func(a, b string) int {
-		if x, y := strings.HasPrefix(a, "@@secret."), strings.HasPrefix(b, "@@secret."); x != y {
-			if x {
-				return -1
-			}
-			return 1
-		}
-		return len(values[b]) - len(values[a])
-	})
+	slices.SortStableFunc(names, func(a, b string) int { return len(values[b]) - len(values[a]) })
+	text := actual
 	for _, name := range names {
-		secret := strings.HasPrefix(name, "@@secret.")
-		// Short values such as an interface's name occur by chance; they are
-		// put back only where the text around them is the desired one, which
-		// replaceInLines does. It cannot do so with several lines.
-		if !secret {
-			if strings.Contains(values[name], "\n") && strings.Count(actual, values[name]) == known[name] {
-				actual = strings.ReplaceAll(actual, values[name], name)
-			}
+		if !strings.HasPrefix(name, "@@secret.") || values[name] == "" {
 			continue
 		}
-		if values[name] == "" {
-			continue
-		}
-		if strings.Count(actual, values[name]) != known[name] {
+		if strings.Count(text, values[name]) != known[name] {
 			return "", false
 		}
-		actual = strings.ReplaceAll(actual, values[name], name)
+		text = strings.ReplaceAll(text, values[name], name)
 	}
 	// A secret that this file should not hold at all, or holds in another
 	// place than it should, must not be shown either.
 	for _, value := range h.Secrets {
-		if value != "" && strings.Contains(actual, value) {
+		if value != "" && strings.Contains(text, value) {
 			return "", false
 		}
 	}
-	if !utf8.ValidString(actual) {
+	if !utf8.ValidString(text) {
 		return "", false
 	}
-	return replaceInLines(actual, wanted, h, interfaces), true
+	// Other values are put back only where the text around them is the
+	// desired one: short ones such as an interface's name occur by chance.
+	// Values of several lines, such as certificates, are found as a whole.
+	lines := text
+	for _, name := range names {
+		value := values[name]
+		if !strings.HasPrefix(name, "@@secret.") && strings.Contains(strings.TrimSpace(value), "\n") {
+			lines = strings.ReplaceAll(lines, value, name)
+		}
+	}
+	lines = replaceInLines(lines, wanted, h, interfaces)
+	// Whatever is shown must mean what is there.
+	for _, shown := range []string{lines, text} {
+		if again, err := render(shown, h, interfaces); err == nil && again == actual {
+			return shown, true
+		}
+	}
+	return "", false
 }
 
 // replaceInLines replaces every line of actual that is a rendered line of

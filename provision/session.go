@@ -43,7 +43,9 @@ func (c *Conn) start(ctx context.Context, step, script string) (*session, error)
 	s.ssh.Stderr = &s.errors
 	out, err := s.ssh.StdoutPipe()
 	if err == nil {
-		s.in, err = s.ssh.StdinPipe()
+		var in io.WriteCloser
+		in, err = s.ssh.StdinPipe()
+		s.in = &input{w: in}
 	}
 	if err == nil {
 		// head reads exactly that many bytes and not one of what follows.
@@ -126,6 +128,8 @@ func (c *Conn) output(ctx context.Context, step, script string) ([]byte, error) 
 	if err != nil {
 		return nil, err
 	}
+	// Nothing follows the script, and one that reads must not wait for it.
+	s.in.Close()
 	text, readErr := io.ReadAll(s.out)
 	err = s.wait()
 	if exit, gone := s.gone(err); gone {
@@ -134,6 +138,25 @@ func (c *Conn) output(ctx context.Context, step, script string) ([]byte, error) 
 		return nil, &Error{Host: c.target.Name, Step: step, Err: err, Detail: fmt.Sprintf("exit status %d: %s", exit.ExitStatus(), s.errors.String())}
 	}
 	return text, nil
+}
+
+// input is a session's standard input, for several goroutines. A write that a
+// host does not read ends when the session is closed.
+type input struct {
+	mu sync.Mutex
+	w  io.WriteCloser
+}
+
+func (i *input) Write(p []byte) (int, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.w.Write(p)
+}
+
+func (i *input) Close() error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.w.Close()
 }
 
 // limited keeps the end of what is written to it. It is safe for concurrent use.

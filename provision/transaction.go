@@ -91,7 +91,7 @@ func newTransaction(id, holder string, h desired.Host, a *Actual, plan []Action)
 	s.set("holder", holder)
 	s.load("change")
 	s.call("hello")
-	s.call("begin", strconv.Itoa(int(lockWait.Seconds())))
+	s.call("begin", strconv.Itoa(int(lockWait.Seconds())), a.generation)
 
 	validate, err := t.validation(h, texts, files, touches, loads)
 	if err != nil {
@@ -176,6 +176,9 @@ func newTransaction(id, holder string, h desired.Host, a *Actual, plan []Action)
 					s.call("systemd", number(u.Name), u.Name, "unmask")
 				}
 				s.call("systemd", number(u.Name), u.Name, verbs[action.Kind])
+				if action.Kind == ReloadUnit {
+					s.call("reloaded", u.Name)
+				}
 			}
 		}
 		switch {
@@ -291,6 +294,7 @@ func (t *transaction) rollback(h desired.Host, plan, files []Action, reload bool
 			s.call("verify", number(u.Name), u.Name, strconv.Itoa(health(u)), u.Health)
 		}
 	}
+	s.call("disown")
 	s.call("over")
 	return s.String()
 }

@@ -102,12 +102,31 @@ func (c *configuration) update(ctx context.Context, req plugin.UpdateRequest) (p
 		return response, c.plain(err, redact)
 	}
 	defer conn.Close()
-	if conn.Target() != in.target() {
-		moved := in.target()
-		options.Confirm = &moved
+	moved := conn.Target() != in.target()
+	if moved {
+		target := in.target()
+		options.Confirm = &target
 	}
 	response.Properties, err = c.apply(ctx, req.URN, conn, in, req.NewInputs, req.OldOutputs, options)
+	if err == nil && moved {
+		// What is stored as the way to the host must be one that works.
+		fresh, unreachable := provision.Connect(ctx, in.target())
+		if unreachable != nil {
+			return response, partial(in.Name, req.NewInputs, response.Properties,
+				c.plain(fmt.Errorf("the host was changed, but is still to be found only at %s: %w", conn.Target().Address, unreachable), redact))
+		}
+		fresh.Close()
+		setTarget(response.Properties, in.target())
+	}
 	return response, err
+}
+
+// setTarget writes into outputs how the host is reached.
+func setTarget(outputs resource.PropertyMap, t provision.Target) {
+	outputs["address"] = resource.NewStringProperty(t.Address)
+	outputs["port"] = resource.NewNumberProperty(float64(t.Port))
+	outputs["user"] = resource.NewStringProperty(t.User)
+	outputs["hostKey"] = resource.NewStringProperty(t.HostKey)
 }
 
 // initial says that nothing was ever seen on the host.
@@ -131,6 +150,7 @@ func (c *configuration) apply(ctx context.Context, urn resource.URN, conn *provi
 		return nil, c.plain(err, redact)
 	}
 	outputs := actualOutputs(in, inputs, previous, r.Actual)
+	setTarget(outputs, conn.Target())
 	if err != nil {
 		return outputs, partial(in.Name, inputs, outputs, c.plain(err, redact))
 	}
@@ -158,6 +178,7 @@ func (c *configuration) read(ctx context.Context, req plugin.ReadRequest) (plugi
 		var actual *provision.Actual
 		if actual, err = conn.Inspect(ctx, in.Host); err == nil {
 			response.Outputs = actualOutputs(in, req.Inputs, req.State, actual)
+			setTarget(response.Outputs, conn.Target())
 			return response, nil
 		}
 	}
@@ -242,11 +263,7 @@ func wishedOutputs(inputs resource.PropertyMap) resource.PropertyMap {
 // once everything is as desired, the previous ones before.
 func actualOutputs(in hostInputs, inputs, previous resource.PropertyMap, a *provision.Actual) resource.PropertyMap {
 	out := resource.PropertyMap{}
-	for _, key := range []resource.PropertyKey{"name", "address", "port", "user", "hostKey"} {
-		if v, ok := inputs[key]; ok {
-			out[key] = v
-		}
-	}
+	out["name"] = resource.NewStringProperty(in.Name)
 	set := func(key resource.PropertyKey, v any) {
 		if _, wished := inputs[key]; wished {
 			out[key] = generic(v)

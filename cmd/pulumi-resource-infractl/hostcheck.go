@@ -83,7 +83,7 @@ func (k *checker) text(base resource.PropertyPath, m resource.PropertyMap, key s
 	case !known || v.IsNull():
 		return "", false
 	case !v.IsString():
-		k.fail(at(base, key), "must be a string, not a %s", v.TypeString())
+		k.fail(at(base, key), "must be a string, not %s", described(v))
 		return "", false
 	}
 	return v.StringValue(), true
@@ -98,9 +98,26 @@ func (k *checker) required(base resource.PropertyPath, m resource.PropertyMap, k
 	return k.text(base, m, key)
 }
 
+// described is what a value is, for people.
+func described(v resource.PropertyValue) string {
+	switch {
+	case v.IsString():
+		return "a string"
+	case v.IsNumber():
+		return "a number"
+	case v.IsBool():
+		return "true or false"
+	case v.IsArray():
+		return "a list"
+	case v.IsObject():
+		return "an object"
+	}
+	return "a " + v.TypeString()
+}
+
 func (k *checker) boolean(base resource.PropertyPath, m resource.PropertyMap, key string) {
 	if v, known := reveal(m[resource.PropertyKey(key)]); known && !v.IsNull() && !v.IsBool() {
-		k.fail(at(base, key), "must be true or false, not a %s", v.TypeString())
+		k.fail(at(base, key), "must be true or false, not %s", described(v))
 	}
 }
 
@@ -122,7 +139,7 @@ func (k *checker) object(base resource.PropertyPath, v resource.PropertyValue) (
 	case !known || v.IsNull():
 		return nil, false
 	case !v.IsObject():
-		k.fail(base, "must be an object, not a %s", v.TypeString())
+		k.fail(base, "must be an object, not %s", described(v))
 		return nil, false
 	}
 	return v.ObjectValue(), true
@@ -135,7 +152,7 @@ func (k *checker) array(base resource.PropertyPath, v resource.PropertyValue) []
 	case !known || v.IsNull():
 		return nil
 	case !v.IsArray():
-		k.fail(base, "must be a list, not a %s", v.TypeString())
+		k.fail(base, "must be a list, not %s", described(v))
 		return nil
 	}
 	return v.ArrayValue()
@@ -148,7 +165,7 @@ func (k *checker) texts(base resource.PropertyPath, v resource.PropertyValue, ea
 		switch {
 		case !known:
 		case !element.IsString():
-			k.fail(at(base, i), "must be a string, not a %s", element.TypeString())
+			k.fail(at(base, i), "must be a string, not %s", described(element))
 		default:
 			each(at(base, i), element.StringValue())
 		}
@@ -181,6 +198,10 @@ func (k *checker) connection() {
 	}
 }
 
+// control says whether a character is a control character, which no name needs
+// and which would break the lines that hosts and infractl exchange.
+func control(r rune) bool { return r < ' ' || r == 0x7f }
+
 func (k *checker) packages() {
 	seen := map[string]bool{}
 	k.texts(at(nil, "packages"), k.inputs["packages"], func(p resource.PropertyPath, name string) {
@@ -208,8 +229,8 @@ func (k *checker) users() {
 			}
 			seen[name] = true
 		}
-		if home, ok := k.text(p, m, "home"); ok && home != "" {
-			k.path(at(p, "home"), home)
+		if home, ok := k.text(p, m, "home"); ok && home != "" && (home[0] != '/' || path.Clean(home) != home || strings.ContainsFunc(home, control) || strings.Contains(home, ":")) {
+			k.fail(at(p, "home"), "%q is not a clean absolute path", home)
 		}
 		k.texts(at(p, "groups"), m["groups"], func(p resource.PropertyPath, group string) {
 			if !userNames.MatchString(group) {
@@ -266,7 +287,7 @@ func (k *checker) path(p resource.PropertyPath, name string) bool {
 		k.fail(p, "%q is not an absolute path", name)
 	case path.Clean(name) != name:
 		k.fail(p, "%q is not a clean path; write %s", name, path.Clean(name))
-	case strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f }):
+	case strings.ContainsFunc(name, control):
 		k.fail(p, "%q holds a control character", name)
 	case path.Dir(name) == "/":
 		k.fail(p, "%q is directly below /; use a directory", name)
@@ -296,7 +317,7 @@ func (k *checker) values() {
 			}
 			k.given[kind][string(name)] = true
 			if v, known := reveal(v); known && !v.IsString() {
-				k.fail(p, "must be a string, not a %s", v.TypeString())
+				k.fail(p, "must be a string, not %s", described(v))
 			}
 		}
 	}
@@ -315,7 +336,13 @@ func (k *checker) files() {
 	for _, key := range keys(m, nil) {
 		p := at(base, string(key))
 		files[key] = m[key]
-		k.path(p, string(key))
+		if k.path(p, string(key)) {
+			for above := path.Dir(string(key)); above != "/"; above = path.Dir(above) {
+				if _, ok := m[resource.PropertyKey(above)]; ok {
+					k.fail(p, "%s above it is a file too", above)
+				}
+			}
+		}
 		f, ok := k.object(p, m[key])
 		if !ok {
 			continue
@@ -329,7 +356,7 @@ func (k *checker) files() {
 		link, isLink := k.text(p, f, "link")
 		isLink = isLink && link != ""
 		if isLink {
-			if strings.ContainsFunc(link, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+			if strings.ContainsFunc(link, control) {
 				k.fail(at(p, "link"), "%q holds a control character", link)
 			}
 			for _, other := range []string{"content", "mode", "owner", "group"} {

@@ -143,7 +143,17 @@ func result(changes map[string]plugin.PropertyDiff) plugin.DiffResult {
 	if len(changes) == 0 {
 		return plugin.DiffResult{Changes: plugin.DiffNone}
 	}
-	return plugin.DiffResult{Changes: plugin.DiffSome, DetailedDiff: changes}
+	// The engine's one-line summary names the properties, its long form the paths.
+	var changed []resource.PropertyKey
+	for text := range changes {
+		if path, err := resource.ParsePropertyPath(text); err == nil && len(path) > 0 {
+			if key, ok := path[0].(string); ok {
+				changed = append(changed, resource.PropertyKey(key))
+			}
+		}
+	}
+	slices.Sort(changed)
+	return plugin.DiffResult{Changes: plugin.DiffSome, ChangedKeys: slices.Compact(changed), DetailedDiff: changes}
 }
 
 // partial is the error for a resource that exists but is not as desired. The

@@ -12,9 +12,11 @@ confirm() {
 }
 
 # outcome LOG SECONDS waits for the end of a change whose connection was lost, and
-# prints what it reported.
+# prints what it reported. Who holds the lock is at work; if nobody does and the
+# change did not report its end, it was killed.
 outcome() {
 	exec 9>>"$run/lock"
 	flock -w "$2" 9 || exit 1
 	cat -- "$1"
+	grep -Eq '^@(done|fail)' "$1" || printf '@fail killed unknown\n'
 }

@@ -44,9 +44,13 @@ fail() {
 			explain "$tx/rollback.out"
 			say fail "$1" stuck
 		fi
+		generation "$id was taken back"
 		disarm
 	else
 		unprepare "$tx"
+		if [ -e "$tx/manifest" ]; then
+			mv -f -- "$tx/manifest" "$state/manifest"
+		fi
 		say fail "$1" untouched
 	fi
 	leave
@@ -81,7 +85,18 @@ leave() {
 	: >"$run/holder"
 }
 
-# begin SECONDS takes the host's lock, or says who has it.
+# explain_packages says what apt and dpkg complained about.
+explain_packages() {
+	grep -E '^(E|Err|W|dpkg|Errors?|subprocess|[a-z-]+: (error|fatal))[: ]' "$tx/out" >"$tx/complaints"
+	if [ -s "$tx/complaints" ]; then
+		explain "$tx/complaints"
+	else
+		explain "$tx/out"
+	fi
+}
+
+# begin SECONDS GENERATION takes the host's lock, or says who has it. Where another
+# change was made since this one was planned, it has to be planned anew.
 begin() {
 	mkdir -p -- "$run" "$state/tx" "$state/log" "$state/loaded" "$state/trees" || fail write
 	exec 9>>"$run/lock"
@@ -101,7 +116,9 @@ begin() {
 	# A change that waits for its confirmation is being taken back by its
 	# timer; that has to happen before anything new.
 	for old in "$state"/tx/*; do
+		[ -d "$old" ] || continue
 		unprepare "$old"
+		generation "$id cleans up"
 		[ -e "$old/armed" ] || continue
 		say step "taking an unconfirmed change back first"
 		if mkdir "$old/decided" 2>/dev/null; then
@@ -119,6 +136,13 @@ begin() {
 	ls -1t "$state/log" | tail -n +11 | while IFS= read -r old; do
 		rm -f -- "$state/log/$old"
 	done
+	now=
+	[ ! -e "$state/generation" ] || IFS= read -r now <"$state/generation"
+	if [ "$now" != "$2" ]; then
+		: >"$run/holder"
+		say fail stale untouched
+		exit 1
+	fi
 	mkdir -- "$tx" "$tx/stage" "$tx/old" "$tx/touched" || fail space
 }
 
@@ -184,7 +208,7 @@ install() {
 	done
 	if [ -z "$lists" ]; then
 		refresh || {
-			explain "$tx/out"
+			explain_packages
 			fail packages "the package lists could not be read"
 		}
 	fi
@@ -192,15 +216,15 @@ install() {
 	if ! apt install --no-install-recommends --no-remove -- "$@"; then
 		# Either dpkg was interrupted once, or the lists are old. Both have a
 		# remedy that is safe to try.
-		dpkg --force-confdef --force-confold --configure -a >>"$tx/out" 2>&1 </dev/null 9>&-
+		DEBIAN_FRONTEND=noninteractive dpkg --force-confdef --force-confold --configure -a >>"$tx/out" 2>&1 </dev/null 9>&-
 		refresh
 		say step "installing $*"
 		if ! apt install --no-install-recommends --no-remove -- "$@"; then
 			if grep -q 'No space left on device\|enough free space' "$tx/out"; then
-				explain "$tx/out"
+				explain_packages
 				fail space
 			fi
-			explain "$tx/out"
+			explain_packages
 			fail packages
 		fi
 	fi
@@ -293,6 +317,7 @@ point_of_no_return() {
 	trap '' INT TERM
 	log=$state/log/$id
 	: >"$log"
+	generation "$id begins" || fail space
 }
 
 # save NUMBER PATH keeps the previous version of a file.
@@ -368,6 +393,9 @@ gone() {
 
 # manifest PATHS... writes down which files are infractl's.
 manifest() {
+	if [ ! -e "$tx/manifest" ]; then
+		cp -- "$state/manifest" "$tx/manifest" 2>/dev/null || : >"$tx/manifest"
+	fi
 	if [ $# -gt 0 ]; then
 		printf '%s\n' "$@"
 	fi >"$state/manifest.new" || fail space "infractl's notes could not be written"
@@ -415,6 +443,12 @@ journal() {
 # systemd NUMBER UNIT VERB changes a unit. The file in touched tells a rollback
 # how the unit was before.
 systemd() {
+	case $3 in
+	stop | disable)
+		# What is not there needs neither.
+		[ "$(systemctl show --property=LoadState --value -- "$2" 2>/dev/null 9>&-)" != not-found ] || return 0
+		;;
+	esac
 	if [ ! -e "$tx/touched/$1" ]; then
 		{
 			systemctl is-active -- "$2" || :
@@ -458,6 +492,20 @@ uptime() {
 	printf '%s' "${seconds%.*}"
 }
 
+# reloaded UNIT waits until a reload has taken effect. A daemon goes on with its
+# previous configuration for a moment after it was told, and would be found
+# healthy with that one. One that tells systemd about its reload is in the state
+# "reloading" until it is over.
+reloaded() {
+	sleep 0.4
+	tries=100
+	while [ "$(systemctl is-active -- "$1" 9>&-)" = reloading ] && [ "$tries" -gt 0 ]; do
+		tries=$((tries - 1))
+		sleep 0.1
+	done
+	sleep 0.3
+}
+
 # health UNIT SECONDS COMMAND tries a command until it succeeds.
 health() {
 	say step "waiting for $1 to be healthy"
@@ -484,6 +532,7 @@ forget() {
 
 # finish ends a change that succeeded.
 finish() {
+	generation "$id is done"
 	leave
 	say "done"
 }

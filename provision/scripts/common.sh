@@ -17,3 +17,9 @@ nl='
 hello() {
 	printf '@infractl\n'
 }
+
+# generation WORDS... names the state that the host is in now. It changes with
+# every step after which a plan made before is worth nothing.
+generation() {
+	printf '%s\n' "$*" >"$state/generation.new" && mv -f -- "$state/generation.new" "$state/generation"
+}

@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# shellcheck disable=SC2154 # tx is set by the caller
+# shellcheck disable=SC2154 # tx is set by the caller, state in common.sh
 # Puts the previous files and units back. It is run by the change itself when it
 # fails, or by a timer when nobody confirmed the change.
 
@@ -87,7 +87,16 @@ verify() {
 	done
 }
 
+# disown puts the previous manifest back: files that are not infractl's any more,
+# such as one that a package brought, must not be removed later as if they were.
+disown() {
+	if [ -e "$tx/manifest" ]; then
+		mv -f -- "$tx/manifest" "$state/manifest"
+	fi
+}
+
 # over ends with the status that says whether all is as it was.
 over() {
+	generation "${tx##*/} was taken back"
 	[ -z "$trouble" ] || exit 1
 }

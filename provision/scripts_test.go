@@ -1,0 +1,234 @@
+package provision
+
+import (
+	"archive/tar"
+	"bytes"
+	"errors"
+	"flag"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/infractl/infractl/provision/desired"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// hostile are names that mean something to a shell.
+var hostile = []string{
+	"", " ", "a b", "it's", `"`, "`id`", "$(id)", "$HOME", "${x}", "a;b", "a&b", "a|b", "*", "?", "[a]", "~", "#", "\\", `\n`, "-rf", "--", "!", "a\tb", "a\nb", "'", "''", `'"'"'`, "é", "\x7f", "{a,b}", "<a", ">a", "%s",
+}
+
+func TestQuoteSurvivesTheShell(t *testing.T) {
+	s := new(script)
+	s.call("printf", append([]string{`%s\0`}, hostile...)...)
+	out, err := exec.Command("sh", "-c", s.String()).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := string(out), strings.Join(hostile, "\x00")+"\x00"; got != want {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+}
+
+func FuzzQuote(f *testing.F) {
+	for _, word := range hostile {
+		f.Add(word)
+	}
+	f.Fuzz(func(t *testing.T, word string) {
+		if strings.Contains(word, "\x00") {
+			return
+		}
+		out, err := exec.Command("sh", "-c", "printf %s "+quote(word)).Output()
+		if err != nil || string(out) != word {
+			t.Errorf("%q became %q, %v", word, out, err)
+		}
+	})
+}
+
+// calls is a script without the library in front of it.
+func calls(t *testing.T, text string, files ...string) string {
+	t.Helper()
+	for _, file := range files {
+		library, err := scripts.ReadFile("scripts/" + file + ".sh")
+		if err != nil {
+			t.Fatal(err)
+		}
+		text = strings.Replace(text, string(library), "", 1)
+	}
+	return text
+}
+
+// parses lets sh read a script without running it.
+func parses(t *testing.T, text string) {
+	t.Helper()
+	c := exec.Command("sh", "-n")
+	c.Stdin = strings.NewReader(text)
+	if out, err := c.CombinedOutput(); err != nil {
+		t.Errorf("sh -n: %v: %s", err, out)
+	}
+}
+
+func unpack(t *testing.T, archive []byte) map[string]string {
+	t.Helper()
+	members := map[string]string{}
+	for r := tar.NewReader(bytes.NewReader(archive)); ; {
+		header, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return members
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		members[header.Name] = string(text)
+	}
+}
+
+func TestTransactionGolden(t *testing.T) {
+	h := web()
+	h.Packages = append(h.Packages, "it's")
+	h.Files["/etc/it's $(odd)/`name`"] = desired.File{Content: "@@secret.word@@", Owner: "app", Mode: "0600"}
+	h.Units[0].Validate = `nginx -t -c "/etc/nginx/nginx.conf" && echo 'fine'`
+	h.Units[0].Health = "curl -sf http://10.0.2.11/"
+	h.Units[0].Guarded = true
+	a := asDesired(web())
+	a.Files["/etc/old"] = File{Kind: 'f'}
+	a.Files["/etc/systemd/system/old.service"] = File{Kind: 'f'}
+	a.Manifest = append(a.Manifest, "/etc/old", "/etc/systemd/system/old.service")
+	a.Loaded["old.service"] = Loaded{"x", "-"}
+	a.Trees = map[string]Tree{"/srv/old/1": {}}
+	delete(a.Files, "/etc/nginx/nginx.conf")
+	delete(a.Files, "/srv/app/current")
+	delete(a.Users, "app")
+	plan, err := Plan(h, a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tx, err := newTransaction("1700000000abcdef", "anna@laptop (process 1)", h, a, plan)
+	if err != nil {
+		t.Fatal(err)
+	}
+	members := unpack(t, tx.archive)
+	// The archive's size depends on the scripts in it.
+	main := strings.Replace(calls(t, tx.script, "common", "change"), "receive '"+itoa(len(tx.archive))+"'", "receive 'N'", 1)
+	got := "# the change\n" + main +
+		"# validate.sh\n" + calls(t, members["validate.sh"], "common", "validate") +
+		"# rollback.sh\n" + calls(t, members["rollback.sh"], "common", "rollback")
+	golden := filepath.Join("testdata", "transaction.golden")
+	if *update {
+		if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("the scripts differ from %s; run go test -update and look at the difference:\n%s", golden, got)
+	}
+	for _, text := range []string{tx.script, members["validate.sh"], members["rollback.sh"], inspectScript("@@x", h)} {
+		parses(t, text)
+		if strings.Contains(text, "xyzzy") {
+			t.Error("a secret is in a script")
+		}
+	}
+	if members["complete"] != "" || !strings.Contains(members["1"]+members["0"]+members["2"], "xyzzy") {
+		t.Errorf("members: %q", members)
+	}
+}
+
+func itoa(n int) string {
+	var digits []byte
+	for ; n > 0; n /= 10 {
+		digits = append([]byte{byte('0' + n%10)}, digits...)
+	}
+	return string(digits)
+}
+
+func TestTreeIsSentAsItIs(t *testing.T) {
+	if _, err := exec.LookPath("tar"); err != nil {
+		t.Skip("tar is not installed")
+	}
+	dir, out := t.TempDir(), t.TempDir()
+	for name, mode := range map[string]os.FileMode{"bin/app": 0o755, "public/a b.css": 0o644, "big": 0o600} {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		text := name
+		if name == "big" {
+			text = strings.Repeat("0123456789abcdef-", 100000)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("bin/app", filepath.Join(dir, "run")); err != nil {
+		t.Fatal(err)
+	}
+	sum, err := desired.Digest(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var stream bytes.Buffer
+	if err := sendTree(&stream, desired.Tree{Source: dir, Digest: sum}); err != nil {
+		t.Fatal(err)
+	}
+	// The loop is that of the script's function tree.
+	c := exec.Command("sh", "-c", `while IFS= read -r n && [ "$n" != 0 ]; do head -c "$n"; done | tar -xzf - -C `+quote(out)+` && cat`)
+	stream.WriteString("what follows")
+	c.Stdin = &stream
+	rest, err := c.CombinedOutput()
+	if err != nil || string(rest) != "what follows" {
+		t.Fatalf("%v: %q", err, rest)
+	}
+	if again, err := desired.Digest(out); err != nil || again != sum {
+		t.Errorf("what arrived has digest %s, %v", again, err)
+	}
+}
+
+func TestTreeThatChangedSinceItsDigestIsNotSent(t *testing.T) {
+	dir := t.TempDir()
+	err := sendTree(io.Discard, desired.Tree{Source: dir, Digest: "sha256:0"})
+	if err == nil || !strings.Contains(err.Error(), "has changed") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestProtocol(t *testing.T) {
+	var p protocol
+	for _, line := range []string{"noise\n", "@step one\n", "@text /etc/a:3: bad\n", "@text \n", "@fail validate untouched\n"} {
+		p.read(line)
+	}
+	err := p.err("web-1")
+	expect(t, err, ErrValidation, "/etc/a:3: bad", "still has the previous one")
+	if errors.Is(err, ErrReverted) {
+		t.Error("nothing was reverted")
+	}
+	var done protocol
+	done.read("@done\n")
+	if err := done.err("web-1"); !done.ended || err != nil {
+		t.Errorf("got %v", err)
+	}
+	for flag, kind := range map[string]error{"reverted": ErrReverted, "stuck": ErrNotReverted} {
+		var p protocol
+		p.read("@fail unhealthy " + flag + "\n")
+		expect(t, p.err("web-1"), ErrUnhealthy)
+		expect(t, p.err("web-1"), kind)
+	}
+	for code := range failures {
+		var p protocol
+		p.read("@fail " + code + " untouched\n")
+		var e *Error
+		if err := p.err("web-1"); !errors.As(err, &e) || e.Hint == "" || e.Step == "" {
+			t.Errorf("%s: %v", code, err)
+		}
+	}
+}

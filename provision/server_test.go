@@ -1,0 +1,197 @@
+package provision
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/rsa"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// host is an SSH server in this process, for what can go wrong with a
+// connection and for scripts that only read.
+type host struct {
+	t        *testing.T
+	listener net.Listener
+	config   *ssh.ServerConfig
+	key      ssh.Signer
+	// run handles one command; it returns the exit status.
+	run func(command string, in io.Reader, out, errors io.Writer) int
+
+	mu          sync.Mutex
+	connections []net.Conn
+}
+
+// newHost starts a server that lets in the key that INFRACTL_SSH_IDENTITY
+// names from now on, and that runs commands in this computer's sh, without sudo.
+// configure changes it before it starts.
+func newHost(t *testing.T, configure ...func(*host)) *host {
+	t.Helper()
+	h := &host{t: t, run: runHere}
+	private := identityFile(t, "")
+	t.Setenv(identityVariable, private.file)
+	t.Setenv(agentVariable, "")
+	h.key = newSigner(t)
+	h.config = &ssh.ServerConfig{
+		PublicKeyCallback: func(_ ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permissions, error) {
+			if bytes.Equal(key.Marshal(), private.signer.PublicKey().Marshal()) {
+				return nil, nil
+			}
+			return nil, fmt.Errorf("unknown key")
+		},
+	}
+	h.config.AddHostKey(h.key)
+	for _, c := range configure {
+		c(h)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.listener = listener
+	go h.serve(listener)
+	t.Cleanup(func() { listener.Close(); h.cut() })
+	return h
+}
+
+func (h *host) target() Target {
+	address := h.listener.Addr().(*net.TCPAddr)
+	return Target{
+		Name: "web-1", Address: "127.0.0.1", Port: address.Port, User: "infractl",
+		HostKey: string(ssh.MarshalAuthorizedKey(h.key.PublicKey())),
+	}
+}
+
+// cut breaks all connections.
+func (h *host) cut() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, c := range h.connections {
+		c.Close()
+	}
+}
+
+func (h *host) serve(listener net.Listener) {
+	for {
+		raw, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		h.mu.Lock()
+		h.connections = append(h.connections, raw)
+		h.mu.Unlock()
+		go func() {
+			_, channels, requests, err := ssh.NewServerConn(raw, h.config)
+			if err != nil {
+				return
+			}
+			go ssh.DiscardRequests(requests)
+			for c := range channels {
+				channel, requests, err := c.Accept()
+				if err == nil {
+					go h.session(channel, requests)
+				}
+			}
+		}()
+	}
+}
+
+func (h *host) session(channel ssh.Channel, requests <-chan *ssh.Request) {
+	defer channel.Close()
+	for r := range requests {
+		if r.Type != "exec" {
+			r.Reply(false, nil)
+			continue
+		}
+		var payload struct{ Command string }
+		if err := ssh.Unmarshal(r.Payload, &payload); err != nil {
+			r.Reply(false, nil)
+			return
+		}
+		r.Reply(true, nil)
+		status := h.run(payload.Command, channel, channel, channel.Stderr())
+		channel.SendRequest("exit-status", false, ssh.Marshal(struct{ Status uint32 }{uint32(status)}))
+		return
+	}
+}
+
+// runHere runs a command as this user, where a host would use sudo.
+func runHere(command string, in io.Reader, out, errors io.Writer) int {
+	c := exec.Command("sh", "-c", strings.Replace(command, "sudo -n --", "", 1))
+	c.Stdout, c.Stderr = out, errors
+	stdin, err := c.StdinPipe()
+	if err != nil || c.Start() != nil {
+		return 126
+	}
+	go func() { io.Copy(stdin, in); stdin.Close() }()
+	c.Wait()
+	return c.ProcessState.ExitCode()
+}
+
+func newSigner(t *testing.T) ssh.Signer {
+	t.Helper()
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := ssh.NewSignerFromKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return signer
+}
+
+func newRSASigner(t *testing.T) ssh.Signer {
+	t.Helper()
+	private, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := ssh.NewSignerFromKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return signer
+}
+
+type testKey struct {
+	file    string
+	signer  ssh.Signer
+	private ed25519.PrivateKey
+}
+
+// identityFile writes a new private key, encrypted if there is a passphrase.
+func identityFile(t *testing.T, passphrase string) testKey {
+	t.Helper()
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, err := ssh.MarshalPrivateKey(private, "")
+	if passphrase != "" {
+		block, err = ssh.MarshalPrivateKeyWithPassphrase(private, "", []byte(passphrase))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := ssh.NewSignerFromKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "id")
+	if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return testKey{file, signer, private}
+}
