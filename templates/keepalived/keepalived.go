@@ -183,7 +183,7 @@ func Render(in Input) (desired.Host, error) {
 			{
 				Name: "infractl-lb-health.service", Enabled: true, Active: true,
 				RestartOn: []string{folder + "lb-health"},
-				Health:    folder + "lb-health-fresh",
+				Health:    folder + "lb-health-fresh /run/infractl",
 			},
 			{
 				Name: "infractl-vip.service", Enabled: true, Active: true,

@@ -143,12 +143,12 @@ claim_all() {
 	fi
 }
 
-# strangers prints the addresses that the API says another host has.
+# strangers prints the addresses that the API says another host has, and which.
 strangers() {
 	for pair in $VIP_ADDRESSES; do
 		holder "${pair%%=*}"
 		if [ -n "$holder" ] && [ "$holder" != "$VIP_SERVER" ]; then
-			printf '%s (%s) ' "${pair#*=}" "$holder"
+			printf '%s, held by server %s; ' "${pair#*=}" "$holder"
 		fi
 	done
 }
@@ -216,7 +216,7 @@ while IFS= read -r line <&3; do
 		[ "$state" = MASTER ] || continue
 		found=$(strangers)
 		if [ -n "$found" ]; then
-			echo "this load balancer is the master, but another host has $found: claiming it back"
+			echo "this load balancer is the master, but does not have ${found}claiming it"
 			now
 			patience_since=$time
 			patience=$((patience * 2))

@@ -151,7 +151,7 @@ func Render(in Input) (desired.Host, error) {
 	}{
 		Input: in, Connections: Connections(in.MemoryMB, in.Cores), CacheMB: CacheMB(in.MemoryMB),
 		PrivateFolder: PrivateFolder, HealthPath: HealthPath, StatusPort: StatusPort,
-		Tries: min(len(in.App), 3),
+		Tries: min(len(in.App), 3) + min(len(in.App), 2),
 	}
 	host := desired.Host{Packages: []string{"nginx"}}
 	if in.Static != nil {
