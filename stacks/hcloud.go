@@ -54,10 +54,7 @@ func machines(ctx *pulumi.Context, env Environment) (map[string]machine, error) 
 // checkType reports a server type that the tier's location does not offer.
 func checkType(p *problems, key string, t Tier, found *hcloud.GetServerTypeResult) {
 	if len(found.Locations) == 0 {
-		if gone(found.UnavailableAfter) {
-			p.add(key, "%s is no longer offered since %s", t.Type, found.UnavailableAfter)
-		}
-		return
+		return // the cloud does not say where
 	}
 	var names []string
 	for _, l := range found.Locations {

@@ -88,6 +88,9 @@ func OperatorOptions(stack, dir string) (DecodeOptions, error) {
 	if identity == "" {
 		return o, nil
 	}
+	if _, err := os.Stat(identity); err != nil {
+		return o, fmt.Errorf("%s must name a private key file: %w", IdentityVariable, err)
+	}
 	public, err := os.ReadFile(identity + ".pub")
 	if errors.Is(err, os.ErrNotExist) {
 		return o, nil

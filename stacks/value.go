@@ -23,7 +23,7 @@ type value struct {
 // are JSON, all others plain text.
 func parse(key, text string, p *problems) value {
 	trimmed := strings.TrimSpace(text)
-	if !strings.HasPrefix(trimmed, "{") && !strings.HasPrefix(trimmed, "[") {
+	if text == SecretPlaceholder || !strings.HasPrefix(trimmed, "{") && !strings.HasPrefix(trimmed, "[") {
 		return value{key: key, data: text, p: p}
 	}
 	d := json.NewDecoder(bytes.NewReader([]byte(trimmed)))
