@@ -3,6 +3,7 @@ package main
 import (
 	"embed"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 
@@ -38,20 +39,26 @@ func completionCommand() *cli.Command {
 	}
 }
 
-// completeEnvironments completes the names of environments after --env, and
-// the command's flags otherwise.
-func completeEnvironments(c *cli.Context) {
-	// The last argument is the completion's own flag.
-	if n := len(os.Args); n >= 3 && (os.Args[n-2] == "--env" || os.Args[n-2] == "-e") {
-		p, err := engine.FindProject(".")
-		if err != nil {
-			return // there is nothing to offer
-		}
-		for _, name := range p.Environments() {
-			fmt.Fprintln(c.App.Writer, name)
-		}
-		return
+// completesEnvironment says whether the shell asks for the value of --env. The
+// flag parser cannot: for it, the value is missing.
+func completesEnvironment(args []string) bool {
+	n := len(args)
+	return n >= 3 && args[n-1] == "--generate-bash-completion" && (args[n-2] == "--env" || args[n-2] == "-e")
+}
+
+// printEnvironments writes the names of the project's environments.
+func printEnvironments(w io.Writer) {
+	p, err := engine.FindProject(".")
+	if err != nil {
+		return // there is nothing to offer
 	}
+	for _, name := range p.Environments() {
+		fmt.Fprintln(w, name)
+	}
+}
+
+// completeFlags completes the flags of a command.
+func completeFlags(c *cli.Context) {
 	for _, f := range c.Command.Flags {
 		for _, name := range f.Names() {
 			if len(name) > 1 {

@@ -23,7 +23,7 @@ func destroyCommand() *cli.Command {
 		},
 		Action:       destroy,
 		OnUsageError: usageError,
-		BashComplete: completeEnvironments,
+		BashComplete: completeFlags,
 	}
 }
 

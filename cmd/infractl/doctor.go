@@ -26,7 +26,7 @@ func doctorCommand() *cli.Command {
 		Flags:        []cli.Flag{envFlag(), resultFlag()},
 		Action:       doctor,
 		OnUsageError: usageError,
-		BashComplete: completeEnvironments,
+		BashComplete: completeFlags,
 	}
 }
 

@@ -121,7 +121,7 @@ func labDownCommand() *cli.Command {
 				return err
 			}
 			if r.Any() {
-				fmt.Fprintf(c.App.ErrWriter, "the lab is down: ended %d processes, removed %d networks\n", r.Processes, r.Namespaces)
+				fmt.Fprintf(c.App.ErrWriter, "the lab is down: ended %d processes, removed %d network namespaces\n", r.Processes, r.Namespaces)
 			} else {
 				fmt.Fprintln(c.App.ErrWriter, "there was no lab; nothing changed")
 			}

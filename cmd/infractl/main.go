@@ -17,6 +17,10 @@ func main() {
 
 // run runs one command line and returns its exit code.
 func run(args []string) int {
+	if completesEnvironment(args) {
+		printEnvironments(os.Stdout)
+		return 0
+	}
 	ctx, stop := interruptible()
 	defer stop()
 	err := newApp().RunContext(ctx, args)
@@ -31,20 +35,25 @@ func run(args []string) int {
 
 // newApp is the command line.
 func newApp() *cli.App {
-	return &cli.App{
-		Name:                   "infractl",
-		Usage:                  "build and run web infrastructure on servers",
+	app := &cli.App{
+		Name:  "infractl",
+		Usage: "build and run web infrastructure on servers",
+		Description: "Exit codes: 0 done; 1 error; 2 wrong usage or configuration, nothing changed; 3 something\n" +
+			"needed is missing on this computer; 4 another run is changing the environment; 5 partly\n" +
+			"changed, the next run goes on; 130 interrupted, the next run goes on.\n\n" +
+			"Before a command, infractl loads the file .env.NAME of the environment NAME, if there is one.",
 		EnableBashCompletion:   true,
 		UseShortOptionHandling: true,
 		HideVersion:            true, // there is a command for it
 		ExitErrHandler:         func(*cli.Context, error) {},
 		OnUsageError:           usageError,
-		CommandNotFound: func(c *cli.Context, name string) {
-			fmt.Fprintf(c.App.ErrWriter, "infractl: there is no command %q; see infractl --help\n", name)
+		Action: func(c *cli.Context) error {
+			if c.NArg() > 0 {
+				return usage("there is no command %q; see infractl --help", c.Args().First())
+			}
+			return cli.ShowAppHelp(c)
 		},
-		Flags: []cli.Flag{
-			&cli.BoolFlag{Name: "no-color", Usage: "use no colours (also: environment variable NO_COLOR)"},
-		},
+		Flags: []cli.Flag{noColorFlag()},
 		Commands: []*cli.Command{
 			upCommand(),
 			previewCommand(),
@@ -57,6 +66,17 @@ func newApp() *cli.App {
 			versionCommand(),
 		},
 	}
+	// Where people look for it is behind the command.
+	for _, c := range app.Commands {
+		if len(c.Subcommands) == 0 {
+			c.Flags = append(c.Flags, noColorFlag())
+		}
+	}
+	return app
+}
+
+func noColorFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "no-color", Usage: "use no colours (also: environment variable NO_COLOR)"}
 }
 
 func usageError(_ *cli.Context, err error, _ bool) error { return usage("%w", err) }

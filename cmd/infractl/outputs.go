@@ -18,7 +18,7 @@ func outputsCommand() *cli.Command {
 		Flags:        []cli.Flag{envFlag(), resultFlag()},
 		Action:       outputs,
 		OnUsageError: usageError,
-		BashComplete: completeEnvironments,
+		BashComplete: completeFlags,
 	}
 }
 

@@ -23,7 +23,7 @@ func previewCommand() *cli.Command {
 		},
 		Action:       preview,
 		OnUsageError: usageError,
-		BashComplete: completeEnvironments,
+		BashComplete: completeFlags,
 	}
 }
 

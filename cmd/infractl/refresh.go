@@ -35,7 +35,7 @@ func refreshCommand() *cli.Command {
 			return nil
 		},
 		OnUsageError: usageError,
-		BashComplete: completeEnvironments,
+		BashComplete: completeFlags,
 	}
 }
 

@@ -48,7 +48,12 @@ func styleOf(c *cli.Context, f *os.File) report.Style {
 	if !terminal(f) {
 		return s
 	}
-	s.Color = os.Getenv("NO_COLOR") == "" && !c.Bool("no-color")
+	s.Color = os.Getenv("NO_COLOR") == ""
+	for _, level := range c.Lineage() {
+		if level.Bool("no-color") {
+			s.Color = false
+		}
+	}
 	s.Live = os.Getenv("CI") == ""
 	if width, _, err := term.GetSize(int(f.Fd())); err == nil {
 		s.Width = width

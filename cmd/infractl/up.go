@@ -31,7 +31,7 @@ func upCommand() *cli.Command {
 		},
 		Action:       up,
 		OnUsageError: usageError,
-		BashComplete: completeEnvironments,
+		BashComplete: completeFlags,
 	}
 }
 

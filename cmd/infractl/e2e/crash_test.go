@@ -146,7 +146,7 @@ func TestInterruptedOnceItStopsInOrderAndTheNextUpGoesOn(t *testing.T) {
 	if code := cmd.ProcessState.ExitCode(); code != 130 {
 		t.Errorf("exit code %d (%v), want 130\n%s", code, err, output.String())
 	}
-	if !strings.Contains(output.String(), "infractl up") {
+	if !strings.Contains(output.String(), "goes on from here") {
 		t.Errorf("the interrupted command does not say how to go on:\n%s", output.String())
 	}
 	p.up(t)

@@ -38,19 +38,17 @@ func TestAFileEditedOnAHostIsShownAndPutBack(t *testing.T) {
 }
 
 func TestARefusedConfigurationLeavesTheOldOneServing(t *testing.T) {
-	// What the daemon's own checker refuses at the next change, whatever that
-	// change is: here a file of the daemon's that is not ours to manage.
-	site.on(t, "web-1", "echo 'no_such_directive on;' >/etc/nginx/infractl-test.conf && "+
-		"cp /etc/nginx/nginx.conf /root/nginx.conf.before && "+
+	// The new configuration is refused because of a file that it includes and
+	// that is Debian's, so the next change to anything of nginx's meets it.
+	site.on(t, "web-1", "cp -a /etc/nginx/mime.types /root/mime.types && sed -i '1i no_such_directive on;' /etc/nginx/mime.types && "+
 		"sha256sum /etc/nginx/nginx.conf >/root/nginx.sum")
 	t.Cleanup(func() {
-		site.on(t, "web-1", "rm -f /etc/nginx/infractl-test.conf /etc/nginx/modules-enabled/99-infractl-test.conf /root/nginx.*")
+		site.on(t, "web-1", "mv /root/mime.types /etc/nginx/mime.types && rm /root/nginx.sum")
 		if err := site.configure(nil); err != nil {
 			t.Error(err)
 		}
 		site.up(t)
 	})
-	site.on(t, "web-1", "ln -sf /etc/nginx/infractl-test.conf /etc/nginx/modules-enabled/99-infractl-test.conf")
 	if err := site.configure(map[string]string{"infractl:debugHeaders": "false"}); err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +58,7 @@ func TestARefusedConfigurationLeavesTheOldOneServing(t *testing.T) {
 	if r.code == 0 {
 		t.Fatalf("a configuration that nginx refuses was applied: %v", r)
 	}
-	for _, want := range []string{"web-1", "99-infractl-test.conf:1", "no_such_directive"} {
+	for _, want := range []string{"web-1", "/etc/nginx/mime.types:1", "no_such_directive"} {
 		if !strings.Contains(r.stderr, want) {
 			t.Errorf("the error does not name %q: %v", want, r)
 		}

@@ -42,7 +42,7 @@ func TestAnAPIErrorIsToldClearlyAndTheNextUpConverges(t *testing.T) {
 			if r.code != 5 {
 				t.Errorf("exit code %d, want 5 (partly applied)", r.code)
 			}
-			for _, want := range []string{c.says, "infractl up"} {
+			for _, want := range []string{c.says, "again"} {
 				if !strings.Contains(r.stderr, want) {
 					t.Errorf("the message does not name %q", want)
 				}
@@ -76,7 +76,7 @@ func TestAServerThatDoesNotComeUpIsNamedAndTheNextUpConverges(t *testing.T) {
 	if r.code == 0 {
 		t.Fatalf("up succeeded without web-1: %v", r)
 	}
-	for _, want := range []string{"web-1", "infractl up"} {
+	for _, want := range []string{"web-1", "again"} {
 		if !strings.Contains(r.stderr, want) {
 			t.Errorf("the message does not name %q: %v", want, r)
 		}

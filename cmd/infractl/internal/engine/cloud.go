@@ -270,10 +270,8 @@ func number(text string) (int64, error) {
 func (h *hetzner) exists(ctx context.Context, kind, ref string) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
-	if kind == typeSubnet {
-		return true, nil // listed with its network, which has no other owner
-	}
-	n, err := number(ref)
+	network, cidr, _ := strings.Cut(ref, "-")
+	n, err := number(network)
 	if err != nil {
 		return false, err
 	}
@@ -294,6 +292,14 @@ func (h *hetzner) exists(ctx context.Context, kind, ref string) (bool, error) {
 	case typeNetwork:
 		w, _, e := h.client.Network.GetByID(ctx, n)
 		found, err = w != nil, e
+	case typeSubnet:
+		w, _, e := h.client.Network.GetByID(ctx, n)
+		err = e
+		if w != nil {
+			for _, subnet := range w.Subnets {
+				found = found || subnet.IPRange.String() == cidr
+			}
+		}
 	case typeSSHKey:
 		k, _, e := h.client.SSHKey.GetByID(ctx, n)
 		found, err = k != nil, e
@@ -378,16 +384,7 @@ func (h *hetzner) removeByID(ctx context.Context, kind string, n int64) error {
 		}
 		return h.client.Action.WaitFor(ctx, res.Action)
 	case typeFloatingIP:
-		// The cloud deletes it only once it is assigned to no server.
-		action, _, err := h.client.FloatingIP.Unassign(ctx, &hcloud.FloatingIP{ID: n})
-		if err == nil && action != nil {
-			err = h.client.Action.WaitFor(ctx, action)
-		}
-		if err != nil && !unassigned(err) {
-			return err
-		}
-		_, err = h.client.FloatingIP.Delete(ctx, &hcloud.FloatingIP{ID: n})
-		return err
+		return h.removeFloatingIP(ctx, n)
 	case typeFirewall:
 		_, err := h.client.Firewall.Delete(ctx, &hcloud.Firewall{ID: n})
 		return err
@@ -404,9 +401,24 @@ func (h *hetzner) removeByID(ctx context.Context, kind string, n int64) error {
 	return fmt.Errorf("%s cannot be deleted here", kind)
 }
 
-// unassigned says whether an error of unassigning means that there was nothing to do.
-func unassigned(err error) bool {
-	return hcloud.IsError(err, "floating_ip_not_assigned", hcloud.ErrorCodeInvalidInput)
+// removeFloatingIP takes the address from its server first: the cloud deletes
+// only one that is assigned to none.
+func (h *hetzner) removeFloatingIP(ctx context.Context, n int64) error {
+	ip, _, err := h.client.FloatingIP.GetByID(ctx, n)
+	if err != nil || ip == nil {
+		return err
+	}
+	if ip.Server != nil {
+		action, _, err := h.client.FloatingIP.Unassign(ctx, ip)
+		if err != nil {
+			return err
+		}
+		if err := h.client.Action.WaitFor(ctx, action); err != nil {
+			return err
+		}
+	}
+	_, err = h.client.FloatingIP.Delete(ctx, ip)
+	return err
 }
 
 func (h *hetzner) removeSubnet(ctx context.Context, ref string) error {

@@ -59,6 +59,9 @@ func (c *command) Run(ctx context.Context, dir string, stdin io.Reader, moreOut,
 	if err := ctx.Err(); err != nil {
 		return "", "", unknown, context.Cause(ctx)
 	}
+	if answer, ok := answered(args); ok {
+		return answer, "", 0, nil
+	}
 	if !slices.Contains(args, "--non-interactive") {
 		args = append([]string{"--non-interactive"}, args...)
 	}
@@ -112,6 +115,22 @@ func (c *command) Run(ctx context.Context, dir string, stdin io.Reader, moreOut,
 	out, outErr := collect(stdout, moreOut)
 	errText, errErr := collect(stderr, moreErr)
 	return out, errText, code, errors.Join(err, outErr, errErr)
+}
+
+// answered answers for the CLI where the Automation API asks for what infractl
+// has no use for; each saves a start of the CLI. Selecting a stack is for people
+// who leave --stack out, and the history's last entry only repeats the events.
+func answered(args []string) (string, bool) {
+	if len(args) < 2 || args[0] != "stack" {
+		return "", false
+	}
+	switch args[1] {
+	case "select":
+		return "", true
+	case "history":
+		return "[]", true
+	}
+	return "", false
 }
 
 // wait waits for the CLI, interrupts it when ctx ends, and ends it when the

@@ -59,6 +59,7 @@ type Engine struct {
 	journal   journal
 	locks     *locks
 	workDir   string
+	outputs   map[string]any // of an up in this process
 }
 
 // Sink takes the engine's events, in order, from one goroutine.
@@ -361,8 +362,14 @@ func (e *Engine) Up(ctx context.Context, o UpOptions, sink Sink) error {
 	if o.Refresh {
 		opts = append(opts, optup.Refresh())
 	}
-	_, err := e.stack.Up(ctx, opts...)
+	res, err := e.stack.Up(ctx, opts...)
 	done(err)
+	if err == nil {
+		e.outputs = map[string]any{}
+		for k, v := range res.Outputs {
+			e.outputs[k] = v.Value
+		}
+	}
 	return e.finish(ctx, err)
 }
 

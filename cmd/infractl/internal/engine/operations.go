@@ -78,6 +78,9 @@ func (e *Engine) Leftovers(ctx context.Context) error {
 
 // Outputs are the outputs of the last run.
 func (e *Engine) Outputs(ctx context.Context) (map[string]any, error) {
+	if e.outputs != nil {
+		return e.outputs, nil
+	}
 	out, errText, _, err := e.run(ctx, "stack", "output", "--json", "--stack", e.Environment)
 	if err != nil {
 		err = explainCLI(cliError(err, errText))

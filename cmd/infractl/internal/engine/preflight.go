@@ -22,18 +22,25 @@ func checkCatalog(spec stacks.Environment, c catalog) []stacks.Problem {
 	add := func(key, format string, args ...any) {
 		problems = append(problems, stacks.Problem{Key: key, Message: fmt.Sprintf(format, args...)})
 	}
+	checkPlace := func(key, location, image string) {
+		if zone, ok := c.locations[location]; !ok {
+			add(key+"location", "there is no location %q; there is %s", location, strings.Join(sorted(c.locations), ", "))
+		} else if zone != spec.Network.Zone {
+			add(key+"location", "%s is in network zone %s, but infractl:network.zone is %s", location, zone, spec.Network.Zone)
+		}
+		if !c.images[image] {
+			add(key+"image", "the cloud does not offer image %q", image)
+		}
+	}
+	checkPlace("infractl:", spec.Location, spec.Image)
 	for _, name := range stacks.TierNames() {
 		t := spec.Tiers[name]
 		key := "infractl:tiers." + name
-		zone, ok := c.locations[t.Location]
-		if !ok {
-			add(key+".location", "there is no location %q; there is %s", t.Location, strings.Join(sorted(c.locations), ", "))
-		} else if zone != spec.Network.Zone {
-			add(key+".location", "%s is in network zone %s, but infractl:network.zone is %s", t.Location, zone, spec.Network.Zone)
+		// A tier without a word of its own has the environment's mistake.
+		if t.Location != spec.Location || t.Image != spec.Image {
+			checkPlace(key+".", t.Location, t.Image)
 		}
-		if !c.images[t.Image] {
-			add(key+".image", "the cloud does not offer image %q", t.Image)
-		}
+		_, ok := c.locations[t.Location]
 		typ, found := c.types[t.Type]
 		if !found {
 			add(key+".type", "there is no server type %q", t.Type)

@@ -20,6 +20,7 @@ type record struct {
 	Type        string
 	ID          string
 	DeletedWith string
+	Parent      string
 	Protect     bool
 	Inputs      map[string]any
 	Outputs     map[string]any
@@ -58,6 +59,7 @@ func toRecord(v any) record {
 		Type:        text(m["type"]),
 		ID:          text(m["id"]),
 		DeletedWith: text(m["deletedWith"]),
+		Parent:      text(m["parent"]),
 	}
 	r.Protect, _ = m["protect"].(bool)
 	r.Inputs, _ = m["inputs"].(map[string]any)
@@ -96,7 +98,7 @@ type pendingOperation struct {
 func (s *state) clearPending() { delete(s.deployment, "pending_operations") }
 
 // drop takes resources out of the state, together with what is deleted with
-// them, and all references to them.
+// them or is a part of them, and all references to them.
 func (s *state) drop(urns map[string]bool) []record {
 	gone := make(map[string]bool, len(urns))
 	for u := range urns {
@@ -106,7 +108,7 @@ func (s *state) drop(urns map[string]bool) []record {
 	for changed := true; changed; {
 		changed = false
 		for _, r := range all {
-			if !gone[r.URN] && r.DeletedWith != "" && gone[r.DeletedWith] {
+			if !gone[r.URN] && (gone[r.DeletedWith] || gone[r.Parent]) {
 				gone[r.URN] = true
 				changed = true
 			}

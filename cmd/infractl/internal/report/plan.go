@@ -372,7 +372,7 @@ func (c Change) write(out io.Writer, style Style, o PlanOptions) {
 		fmt.Fprintf(out, "    %s: %s → %s\n", key, compact(v.Old), compact(v.New))
 	}
 	if c.Operation == "create" && len(c.Files) > 0 && !o.Files {
-		fmt.Fprintf(out, "    %d packages, %d files, %d units\n", len(c.Packages), len(c.Files), len(c.Actions))
+		fmt.Fprintf(out, "    %s, %s, %s\n", count(len(c.Packages), "package"), count(len(c.Files), "file"), count(len(c.Actions), "unit"))
 		return
 	}
 	for _, list := range [][]string{c.Packages, c.Trees} {
@@ -450,6 +450,22 @@ func compact(v any) string {
 	return string(text)
 }
 
+// count says how many there are of something.
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// are says how many things are, and with which verb.
+func are(n int, what string) string {
+	if n == 1 {
+		return "1 " + what + " is"
+	}
+	return count(n, what) + " are"
+}
+
 // unknown is how the engine writes a value that is not known yet
 // (plugin.UnknownStringValue in pulumi/sdk).
 const unknown = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
@@ -467,7 +483,7 @@ func (p *Plan) Summary(environment string) string {
 		}
 	}
 	if len(parts) == 0 {
-		return fmt.Sprintf("%s: no changes; %d resources are as they should be", environment, p.Unchanged)
+		return fmt.Sprintf("%s: no changes; %s as they should be", environment, are(p.Unchanged, "resource"))
 	}
 	return fmt.Sprintf("%s: %s, %d unchanged", environment, strings.Join(parts, ", "), p.Unchanged)
 }

@@ -453,7 +453,7 @@ func (r Result) Summary(environment string) string {
 	}
 	took := fmt.Sprintf("%.1f s", r.Seconds)
 	if len(parts) == 0 {
-		return fmt.Sprintf("%s: no changes; %d resources on %d hosts are as they should be (%s)", environment, r.Unchanged, r.Hosts, took)
+		return fmt.Sprintf("%s: no changes; %s on %s are as they should be (%s)", environment, count(r.Unchanged, "resource"), count(r.Hosts, "host"), took)
 	}
 	return fmt.Sprintf("%s: %s (%s)", environment, strings.Join(parts, ", "), took)
 }

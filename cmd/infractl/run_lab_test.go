@@ -1,0 +1,270 @@
+//go:build lab
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hetznercloud/hcloud-go/v2/hcloud"
+)
+
+func TestUpTwiceThenDestroy(t *testing.T) {
+	s := newSite(t, 0)
+	r := s.must(0, "up", "--yes")
+	if !strings.HasPrefix(r.stdout, "http://127.77.") {
+		t.Errorf("stdout is %q, not the URL", r.stdout)
+	}
+	s.agree()
+	r = s.must(0, "up", "--yes")
+	if !strings.Contains(r.stderr, "test: no changes;") {
+		t.Errorf("the second up does not say that nothing changed:\n%s", r.stderr)
+	}
+	r = s.must(0, "up", "--yes", "--json")
+	var doc struct {
+		Result  struct{ Created, Updated, Unchanged int }
+		Outputs struct{ URL string }
+	}
+	if err := json.Unmarshal([]byte(r.stdout), &doc); err != nil || doc.Result.Unchanged == 0 || doc.Outputs.URL == "" {
+		t.Errorf("up --json is not right (%v):\n%s", err, r.stdout)
+	}
+	for _, f := range []string{"Pulumi.yaml", "Pulumi.test.yaml"} {
+		if text, err := os.ReadFile(filepath.Join(s.dir, f)); err != nil || strings.Contains(string(text), "encryptionsalt") {
+			t.Errorf("%s was written to: %v\n%s", f, err, text)
+		}
+	}
+	s.must(2, "destroy", "--yes") // without the environment's name
+	s.must(0, "destroy", "--yes", "--env", "test")
+	if left := s.inCloud(); len(left) > 0 {
+		t.Errorf("destroy has left %v", left)
+	}
+	s.must(2, "outputs")
+	s.must(0, "destroy", "--yes", "--env", "test") // nothing to do is no error
+}
+
+func TestSecretsAreNotInTheStateInPlaintext(t *testing.T) {
+	s := newSite(t, 0)
+	s.must(0, "up", "--yes")
+	var found []string
+	err := filepath.WalkDir(s.dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() || d.Name() == "id" || d.Name() == ".env.test" {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		for _, secret := range []string{"PRIVATE KEY", strings.Repeat("a", 64), strings.Repeat("b", 64)} {
+			if strings.Contains(string(text), secret) {
+				found = append(found, path+": "+secret[:7])
+			}
+		}
+		return nil
+	})
+	if err != nil || len(found) > 0 {
+		t.Errorf("secrets in plaintext: %v %v", found, err)
+	}
+}
+
+func TestPreviewChangesNothing(t *testing.T) {
+	s := newSite(t, 0)
+	r := s.must(0, "preview", "--show-files")
+	for _, want := range []string{"+ web-1  server", "/etc/nginx/nginx.conf", "to create"} {
+		if !strings.Contains(r.stdout, want) {
+			t.Errorf("the preview does not show %q", want)
+		}
+	}
+	if in := s.inCloud(); len(in) > 0 {
+		t.Errorf("preview has made %v", in)
+	}
+}
+
+func TestKilledAtAnyMomentTheNextUpConverges(t *testing.T) {
+	s := newSite(t, 300*time.Millisecond)
+	s.env = append(s.env, "HOSTLESS_DELAY=200ms")
+	const kills = 10
+	for i := range kills {
+		cmd, _, stderr := s.start("up", "--yes")
+		// Most kills fall into the time in which things are made.
+		stderr.await("reading the hosts", 20*time.Second)
+		moment := time.Duration(rand.Int64N(int64(2500 * time.Millisecond)))
+		time.Sleep(moment)
+		everything := i%2 == 1 // the whole tree, as if the power had failed
+		kill(cmd, everything)
+		t.Logf("killed after %v (everything: %v), having said:\n%s", moment, everything, stderr)
+	}
+	began := time.Now()
+	r := s.must(0, "up", "--yes")
+	t.Logf("converged in %v:\n%s", time.Since(began), r.stderr)
+	s.agree()
+	s.must(0, "destroy", "--yes", "--env", "test")
+	if left := s.inCloud(); len(left) > 0 {
+		t.Errorf("destroy has left %v", left)
+	}
+}
+
+func TestInterruptedOnceTheNextUpConverges(t *testing.T) {
+	s := newSite(t, 300*time.Millisecond)
+	s.env = append(s.env, "HOSTLESS_DELAY=200ms")
+	for range 3 {
+		cmd, _, stderr := s.start("up", "--yes")
+		stderr.await("reading the hosts", 20*time.Second)
+		time.Sleep(time.Duration(rand.Int64N(int64(3 * time.Second))))
+		if err := cmd.Process.Signal(os.Interrupt); err != nil {
+			t.Fatal(err)
+		}
+		_ = cmd.Wait()
+		if code := cmd.ProcessState.ExitCode(); code != 130 && code != 0 {
+			t.Errorf("exit code %d after an interrupt\n%s", code, stderr)
+		}
+	}
+	s.must(0, "up", "--yes")
+	s.agree()
+}
+
+func TestDestroyAfterAKillLeavesNothing(t *testing.T) {
+	s := newSite(t, 500*time.Millisecond)
+	cmd, _, stderr := s.start("up", "--yes")
+	stderr.await("creating", 30*time.Second)
+	time.Sleep(200 * time.Millisecond)
+	kill(cmd, true)
+	s.must(0, "destroy", "--yes", "--env", "test")
+	if left := s.inCloud(); len(left) > 0 {
+		t.Errorf("destroy has left %v", left)
+	}
+}
+
+func TestAFailedHostIsNamedAndTheNextUpGoesOn(t *testing.T) {
+	s := newSite(t, 0)
+	s.env = append(s.env, "HOSTLESS_FAIL=web-1")
+	r := s.must(5, "up", "--yes")
+	if want := "✗ web-1: configuration: cannot create: web-1: validate haproxy: line 3 is wrong"; !strings.Contains(r.stderr, want) {
+		t.Errorf("stderr does not say %q:\n%s", want, r.stderr)
+	}
+	if strings.Contains(r.stderr, "lb-1               configuration") {
+		t.Errorf("a load balancer was configured after a web server had failed:\n%s", r.stderr)
+	}
+	s.env = append(s.env, "HOSTLESS_FAIL=")
+	s.must(0, "up", "--yes")
+	s.agree()
+}
+
+func TestServerThatIsGoneIsMadeAgainUnlessItHeldData(t *testing.T) {
+	s := newSite(t, 0)
+	s.must(0, "up", "--yes")
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	remove := func(name string) {
+		server, _, err := s.client.Server.GetByName(ctx, name)
+		if err != nil || server == nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if _, _, err := s.client.Server.ChangeProtection(ctx, server, hcloud.ServerChangeProtectionOpts{Delete: hcloud.Ptr(false), Rebuild: hcloud.Ptr(false)}); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := s.client.Server.DeleteWithResult(ctx, server); err != nil {
+			t.Fatal(err)
+		}
+	}
+	remove("test-web-2")
+	r := s.must(0, "up", "--yes")
+	if !strings.Contains(r.stderr, "server web-2 is gone from the cloud") {
+		t.Errorf("stderr does not say that web-2 is gone:\n%s", r.stderr)
+	}
+	s.agree()
+	remove("test-db-1")
+	r = s.must(2, "up", "--yes")
+	if !strings.Contains(r.stderr, "--recreate db-1") {
+		t.Errorf("stderr does not name the flag:\n%s", r.stderr)
+	}
+	s.must(0, "up", "--yes", "--recreate", "db-1")
+	s.agree()
+}
+
+func TestAnotherProjectsTokenIsNoticed(t *testing.T) {
+	s := newSite(t, 0)
+	s.must(0, "up", "--yes")
+	other := newSite(t, 0)
+	s.env = append(s.env, "HCLOUD_ENDPOINT="+other.cloud.URL+"/v1")
+	r := s.must(2, "up", "--yes")
+	if !strings.Contains(r.stderr, "nothing of test is in the cloud project") {
+		t.Errorf("stderr:\n%s", r.stderr)
+	}
+	s.must(2, "destroy", "--yes", "--env", "test")
+	if in := other.inCloud(); len(in) > 0 {
+		t.Errorf("the other project now has %v", in)
+	}
+}
+
+func TestWrongTokenIsOneClearMessage(t *testing.T) {
+	s := newSite(t, 0)
+	s.env = append(s.env, "HCLOUD_TOKEN="+strings.Repeat("c", 64))
+	r := s.must(2, "up", "--yes")
+	if !strings.Contains(r.stderr, "the cloud does not accept the token in HCLOUD_TOKEN") || strings.Count(r.stderr, "HCLOUD_TOKEN") > 2 {
+		t.Errorf("stderr:\n%s", r.stderr)
+	}
+}
+
+func TestTwoRunsAtATime(t *testing.T) {
+	s := newSite(t, 0)
+	s.env = append(s.env, "HOSTLESS_DELAY=1s")
+	first, _, firstErr := s.start("up", "--yes")
+	firstErr.await("configuration", 30*time.Second)
+	r := s.run("up", "--yes")
+	_ = first.Wait()
+	if first.ProcessState.ExitCode() != 0 || r.code != 0 {
+		t.Errorf("exit codes %d and %d\n%s\n%s", first.ProcessState.ExitCode(), r.code, firstErr, r.stderr)
+	}
+	if !strings.Contains(r.stderr, "waiting up to 60 s for") {
+		t.Errorf("the second run did not wait:\n%s", r.stderr)
+	}
+	s.agree()
+}
+
+func TestPlainPulumiUpDoesTheSame(t *testing.T) {
+	s := newSite(t, 0)
+	variables, err := os.ReadFile(filepath.Join(s.dir, ".env.test"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	env := append(append([]string{}, s.env...), strings.Split(string(variables), "\n")...)
+	env = append(env, "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION=true", "PULUMI_SKIP_UPDATE_CHECK=true")
+	pulumi := func(args ...string) (string, error) {
+		cmd := exec.Command(filepath.Join(s.bin, "pulumi"), append(args, "--non-interactive")...)
+		cmd.Dir, cmd.Env = s.dir, env
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	if out, err := pulumi("stack", "init", "test"); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if out, err := pulumi("up", "--yes", "--stack", "test"); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	s.agree()
+	r := s.must(0, "up", "--yes")
+	if !strings.Contains(r.stderr, "test: no changes;") {
+		t.Errorf("infractl up after pulumi up changes something:\n%s", r.stderr)
+	}
+	// And the other way round.
+	if out, err := pulumi("up", "--yes", "--stack", "test", "--expect-no-changes"); err != nil {
+		t.Errorf("pulumi up after infractl up changes something: %v\n%s", err, out)
+	}
+	if err := os.Rename(filepath.Join(s.dir, "Pulumi.yaml"), filepath.Join(s.dir, "old.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	s.write("Pulumi.yaml", "name: infractl\nruntime: go\nmain: "+checkoutDir(t)+"/cmd/environment\nplugins:\n  providers:\n    - {name: infractl, path: nothing}\n", 0o644)
+	s.write("nothing/.keep", "", 0o644)
+	if out, err := pulumi("up", "--yes", "--stack", "test"); err == nil || !strings.Contains(out, "run ./scripts/build first") {
+		t.Errorf("without the plugin, pulumi up does not say what to do: %v\n%s", err, out)
+	}
+}
