@@ -56,7 +56,7 @@ func (c *configuration) create(ctx context.Context, req plugin.CreateRequest) (p
 	redact := provision.NewRedactor(in.Secrets)
 	progress := c.progress(req.URN, redact)
 	defer c.time(req.URN, in.Name, "create", time.Now())
-	conn, err := provision.WaitReady(ctx, in.target(), provision.Wait{Progress: progress})
+	conn, err := provision.WaitReady(ctx, in.target(), provision.Wait{Timeout: bootTimeout(), Progress: progress})
 	if err != nil {
 		return response, c.plain(err, redact)
 	}
@@ -95,7 +95,7 @@ func (c *configuration) update(ctx context.Context, req plugin.UpdateRequest) (p
 	if errors.Is(err, provision.ErrUnreachable) {
 		// A new server behind the same resource may still be booting.
 		if in.target() != old.target() || initial(req.OldOutputs) {
-			conn, err = provision.WaitReady(ctx, in.target(), provision.Wait{Progress: progress})
+			conn, err = provision.WaitReady(ctx, in.target(), provision.Wait{Timeout: bootTimeout(), Progress: progress})
 		}
 	}
 	if err != nil {
@@ -399,4 +399,17 @@ func (c *configuration) time(urn resource.URN, host, operation string, start tim
 	if err != nil {
 		c.log(pulumirpc.LogSeverity_WARNING, urn, "INFRACTL_TIMINGS: "+strings.TrimSpace(err.Error()), false)
 	}
+}
+
+// bootTimeoutVariable says how long a new server is waited for, such as 10m; a
+// slow cloud may need more than provision's default.
+const bootTimeoutVariable = "INFRACTL_BOOT_TIMEOUT"
+
+// bootTimeout is 0, for the default, unless the variable holds a duration.
+func bootTimeout() time.Duration {
+	d, err := time.ParseDuration(os.Getenv(bootTimeoutVariable))
+	if err != nil || d < 0 {
+		return 0
+	}
+	return d
 }
