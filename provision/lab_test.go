@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -645,6 +646,31 @@ func TestKillingEitherSideLeavesNoHalfWrittenFile(t *testing.T) {
 	}
 	if got := on(t, c, "ls -A /var/lib/infractl/tx; find / -xdev -name '.infractl*'; ls /usr/sbin/policy-rc.d 2>/dev/null; systemctl list-units --all --no-legend 'infractl*'"); got != "" {
 		t.Errorf("left behind: %s", got)
+	}
+}
+
+func TestTwoRunsAtOnceEndInTheStateOfOne(t *testing.T) {
+	clean(t, connect(t))
+	for range 3 {
+		var wg sync.WaitGroup
+		for _, n := range []string{"a", "b"} {
+			c := connect(t)
+			wg.Go(func() {
+				if _, err := c.Apply(t.Context(), version(t, n), Options{}); err != nil {
+					t.Errorf("%s: %v", n, err)
+				}
+			})
+		}
+		wg.Wait()
+		c := connect(t)
+		got := on(t, c, "cd '/etc/test dir'; cat [0-9] | sort -u; cat /etc/haproxy/haproxy.cfg | sed -n 's/^# version/version/p' | sort -u")
+		n := got[len(got)-1:]
+		if got != "version "+n+"\nversion "+n {
+			t.Fatalf("the host has a mixture: %q", got)
+		}
+		if r := apply(t, c, version(t, n)); len(r.Plan) > 0 {
+			t.Errorf("the host is not as the last run wanted it: %v", r.Plan)
+		}
 	}
 }
 
