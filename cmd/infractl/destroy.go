@@ -57,6 +57,8 @@ func destroy(c *cli.Context) error {
 		}
 		s.reporter = report.New(os.Stderr, s.style)
 	}
+	// A dead host is no reason to keep an environment.
+	os.Setenv(skipUnreachable, "1") // for the plugin, a child of this process
 	err = s.engine.Destroy(c.Context, s.reporter.Event)
 	result := s.reporter.Finish()
 	fmt.Fprintln(os.Stderr, result.Summary(s.engine.Environment))

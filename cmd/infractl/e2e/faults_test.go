@@ -68,6 +68,13 @@ func TestAnAPIErrorIsToldClearlyAndTheNextUpConverges(t *testing.T) {
 	requireWhole(t, p)
 }
 
+func TestAnEnvironmentWithADeadHostCanBeDestroyed(t *testing.T) {
+	p := newSmall(t, "dying")
+	p.up(t)
+	order(t, "killing app-1", func(ctx context.Context) error { return faults(t).Kill(ctx, "dying-app-1") })
+	// newSmall destroys it and looks what is left.
+}
+
 func TestAServerThatDoesNotComeUpIsNamedAndTheNextUpConverges(t *testing.T) {
 	p := newSmall(t, "dead")
 	addFault(t, api.Fault{Kind: api.FaultNeverBoots, Name: "dead-web-1"})
