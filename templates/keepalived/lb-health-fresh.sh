@@ -8,11 +8,24 @@
 set -eu
 
 folder=$1
-if ! [ -s "$folder/lb-health-seen" ]; then
+
+# look FILE sets $value to its line. Between the opening and the writing of a
+# file it is empty, on a busy host for some milliseconds.
+look() {
+	for _ in 1 2 3 4 5 6 7 8; do
+		value=
+		if [ -e "$1" ]; then read -r value <"$1" || true; fi
+		case $value in
+		'' | *[!0-9]*) sleep 0.02 ;;
+		*) return 0 ;;
+		esac
+	done
 	echo "infractl-lb-health has not looked yet" >&2
 	exit 1
-fi
-read -r seen <"$folder/lb-health-seen"
+}
+
+look "$folder/lb-health-seen"
+seen=$value
 read -r now _ </proc/uptime
 now=${now%.*}${now#*.}
 if [ $((now - seen)) -ge 150 ]; then
@@ -20,6 +33,6 @@ if [ $((now - seen)) -ge 150 ]; then
 	exit 1
 fi
 if [ "${2-}" = fit ]; then
-	read -r answer <"$folder/lb-health"
-	[ "$answer" = 0 ]
+	look "$folder/lb-health"
+	[ "$value" = 0 ]
 fi
