@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 
@@ -24,9 +25,13 @@ var small = map[string]string{
 
 // newSmall is a small environment of the test's own, removed at its end, after
 // which the cloud must hold nothing of it.
-func newSmall(t *testing.T, env string) *project {
+func newSmall(t *testing.T, env string, changes ...map[string]string) *project {
 	t.Helper()
-	p, err := newProject(t.TempDir(), env, small)
+	config := maps.Clone(small)
+	for _, c := range changes {
+		maps.Copy(config, c)
+	}
+	p, err := newProject(t.TempDir(), env, config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,21 +85,11 @@ func requireWhole(t *testing.T, p *project) {
 	if r := p.up(t); !strings.Contains(r.stdout+r.stderr, "no changes") {
 		t.Errorf("another up finds something to do: %v", r)
 	}
-	for _, h := range slices.Sorted(keys(o.Hosts)) {
+	for _, h := range slices.Sorted(maps.Keys(o.Hosts)) {
 		for _, one := range o.Hosts[h] {
 			left := p.on(t, one.Name, `find /etc /usr/local /srv /var/lib/infractl -name '*.infractl-*' -o -path '/var/lib/infractl/stage/*' | head`)
 			if left != "" {
 				t.Errorf("%s holds half-written files: %s", one.Name, left)
-			}
-		}
-	}
-}
-
-func keys[K comparable, V any](m map[K]V) func(func(K) bool) {
-	return func(yield func(K) bool) {
-		for k := range m {
-			if !yield(k) {
-				return
 			}
 		}
 	}
