@@ -132,7 +132,8 @@ func Render(in Input) (desired.Host, error) {
 		Units: []desired.Unit{{
 			Name: "haproxy.service", Enabled: true, Active: true,
 			ReloadOn: []string{config},
-			Validate: "haproxy -c -q -f " + config,
+			// Not with -q, which hides what is wrong as well.
+			Validate: "haproxy -c -f " + config,
 			Health: fmt.Sprintf("curl -fsS --max-time 1 http://127.0.0.1:%d/version | grep -qx %s",
 				MonitorPort, data.Version),
 		}},
