@@ -601,7 +601,7 @@ func version(t *testing.T, n string) desired.Host {
 func TestApplyInAnotherProcess(t *testing.T) {
 	n := os.Getenv("INFRACTL_TEST_VERSION")
 	if n == "" {
-		t.Skip("run by another test")
+		return // nothing to do unless that test runs it
 	}
 	apply(t, connect(t), version(t, n))
 }
