@@ -365,6 +365,24 @@ func (s *site) agree() {
 	}
 }
 
+// assignVIP gives the virtual IP to a server.
+func (s *site) assignVIP(name string) {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	ips, err := s.client.FloatingIP.All(ctx)
+	if err != nil || len(ips) != 1 {
+		s.t.Fatalf("floating IPs: %v, %v", ips, err)
+	}
+	server, _, err := s.client.Server.GetByName(ctx, name)
+	if err != nil || server == nil {
+		s.t.Fatalf("%s: %v", name, err)
+	}
+	if _, _, err := s.client.FloatingIP.Assign(ctx, ips[0], server); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
 // children are the processes that a process has started, all the way down.
 func children(pid int) []int {
 	var out []int

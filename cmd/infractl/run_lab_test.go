@@ -41,6 +41,12 @@ func TestUpTwiceThenDestroy(t *testing.T) {
 			t.Errorf("%s was written to: %v\n%s", f, err, text)
 		}
 	}
+	// As keepalived does it. The plan has nothing to say about it.
+	s.assignVIP("test-lb-2")
+	r = s.must(0, "up", "--yes", "--refresh")
+	if !strings.Contains(r.stderr, "test: no changes;") {
+		t.Errorf("up wants to move the virtual IP:\n%s", r.stderr)
+	}
 	s.must(2, "destroy", "--yes") // without the environment's name
 	s.must(0, "destroy", "--yes", "--env", "test")
 	if left := s.inCloud(); len(left) > 0 {
