@@ -452,6 +452,10 @@ func (r Result) Summary(environment string) string {
 		parts = append(parts, fmt.Sprintf("%d failed", len(r.Failures)))
 	}
 	took := fmt.Sprintf("%.1f s", r.Seconds)
+	if len(parts) == 0 && r.Unchanged == 0 {
+		// The run ended before it looked at anything.
+		return fmt.Sprintf("%s: nothing was changed (%s)", environment, took)
+	}
 	if len(parts) == 0 {
 		return fmt.Sprintf("%s: no changes; %s on %s are as they should be (%s)", environment, count(r.Unchanged, "resource"), count(r.Hosts, "host"), took)
 	}
