@@ -15,7 +15,7 @@ done
 # The disk need not survive a crash of this computer, so nothing waits for its
 # real disk ("volatile"). The kernel marks such a disk as possibly incomplete,
 # and refuses it after that until the mark is gone.
-rm -rf "$LAB_DIR/work/work/incompat"
+(cd "$LAB_DIR/work" && rm -rf work/incompat) || exit 72
 mount -t overlay "$LAB_NAME" \
 	-o "lowerdir=$LAB_LOWER,upperdir=$LAB_DIR/upper,workdir=$LAB_DIR/work,volatile" "$LAB_DIR/root" || exit 72
 

@@ -75,7 +75,11 @@ func Diagnose(ctx context.Context, dir, environment, version string) []Check {
 	if err != nil {
 		return checks
 	}
-	checks = append(checks, checked("credentials file", ".env."+name+" or the process's environment", LoadVariables(project, name)))
+	credentials := ".env." + name
+	if _, err := os.Stat(filepath.Join(project.Dir, credentials)); err != nil {
+		credentials = "none; the variables have to be set in the process's environment"
+	}
+	checks = append(checks, checked("credentials file", credentials, LoadVariables(project, name)))
 	id, err := FindIdentity()
 	checks = append(checks, checked("SSH identity", id.Source, err))
 
