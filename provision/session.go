@@ -161,8 +161,17 @@ func (i *input) Close() error {
 
 // limited keeps the end of what is written to it. It is safe for concurrent use.
 type limited struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
+	mu   sync.Mutex
+	buf  bytes.Buffer
+	also io.Writer // gets everything, if it is set
+}
+
+// follow hands what was written so far, and what will be, to another writer too.
+func (l *limited) follow(w io.Writer) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.also = w
+	w.Write(l.buf.Bytes())
 }
 
 const limit = 8 << 10
@@ -171,6 +180,9 @@ func (l *limited) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.buf.Write(p)
+	if l.also != nil {
+		l.also.Write(p)
+	}
 	if over := l.buf.Len() - limit; over > limit {
 		l.buf.Next(over)
 	}

@@ -61,11 +61,17 @@ func styleOf(c *cli.Context, f *os.File) report.Style {
 	return s
 }
 
-// begin opens the environment that the command line names.
+// begin opens the environment that the command line names, for a command that
+// takes no arguments.
 func begin(c *cli.Context, skipFiles bool) (*session, error) {
 	if c.NArg() > 0 {
 		return nil, usage("%s takes no arguments, but there is %q", c.Command.Name, c.Args().First())
 	}
+	return open(c, skipFiles)
+}
+
+// open opens the environment that the command line names.
+func open(c *cli.Context, skipFiles bool) (*session, error) {
 	s := &session{c: c, style: styleOf(c, os.Stderr)}
 	s.reporter = report.New(os.Stderr, s.style)
 	var err error
