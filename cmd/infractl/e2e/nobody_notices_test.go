@@ -3,7 +3,10 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -76,4 +79,127 @@ func TestNobodyNoticesARestartOfTheDaemons(t *testing.T) {
 		requireStanding(t, host)
 	}
 	crowd.requireNobodyNoticed(t, "a restart of the daemons")
+}
+
+// scaleTo scales the site.
+func scaleTo(t *testing.T, args ...string) run {
+	t.Helper()
+	r := site.infractl(append([]string{"scale", "-e", site.env, "--yes"}, args...)...)
+	if r.code != 0 {
+		t.Fatalf("%v", r)
+	}
+	return r
+}
+
+func TestNobodyNoticesScaling(t *testing.T) {
+	requireEveryLoadBalancerReady(t)
+	t.Cleanup(func() {
+		if err := site.configure(nil); err != nil {
+			t.Error(err)
+		}
+		site.up(t)
+		site.outputs = site.project.outputs(t)
+	})
+	for _, tier := range []struct {
+		up, down string
+		fresh    []string
+	}{
+		{"web=4", "web=2", []string{"web-3", "web-4"}},
+		{"app=3", "app=2", []string{"app-3"}},
+		{"lb=3", "lb=2", nil},
+	} {
+		crowd := startVisitors(t, site.project, site.URL, 6*time.Minute)
+		began := time.Now()
+		serving := make(chan time.Duration, 1)
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+		defer cancel()
+		go func() { serving <- timeUntilServed(ctx, tier.fresh, began) }()
+		grown := scaleTo(t, tier.up)
+		if tier.fresh != nil {
+			took := <-serving
+			report(os.Stdout, "scale "+tier.up+", from Enter to traffic on "+strings.Join(tier.fresh, " and "), "%.1f s (the command took %.1f s)", took.Seconds(), grown.took.Seconds())
+			if took == 0 {
+				t.Errorf("no traffic on %s", strings.Join(tier.fresh, " and "))
+			}
+		}
+		shrunk := scaleTo(t, tier.down)
+		report(os.Stdout, "scale "+tier.down, "%.1f s", shrunk.took.Seconds())
+		crowd.requireNobodyNoticed(t, "scale "+tier.up+" and "+tier.down)
+		for _, name := range tier.fresh {
+			if found := site.inCloud(t); slices.Contains(found, "server "+site.env+"-"+name) {
+				t.Errorf("%s is still there", name)
+			}
+		}
+	}
+}
+
+// timeUntilServed asks until every host has answered, and returns how long after
+// the given time that was; 0 if it did not happen.
+func timeUntilServed(ctx context.Context, hosts []string, since time.Time) time.Duration {
+	seen := map[string]bool{}
+	for ctx.Err() == nil {
+		if a, err := get(ctx, client(5*time.Second), site.URL+"/"); err == nil {
+			seen[a.web], seen[a.app] = true, true
+		}
+		if !slices.ContainsFunc(hosts, func(h string) bool { return !seen[h] }) {
+			return time.Since(since)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return 0
+}
+
+func TestNobodyNoticesThatTheVirtualIPMovesOnPurpose(t *testing.T) {
+	requireEveryLoadBalancerReady(t)
+	crowd := startVisitors(t, site.project, site.URL, 3*time.Minute)
+	for range 2 {
+		before := site.holder(t, site.VIP.IPv4)
+		r := site.infractl("failover", "-e", site.env)
+		if r.code != 0 {
+			t.Fatalf("%v", r)
+		}
+		if now := site.holder(t, site.VIP.IPv4); now == before {
+			t.Errorf("the virtual IP is still with %s", before)
+		}
+		requireEveryLoadBalancerReady(t)
+	}
+	crowd.requireNobodyNoticed(t, "the virtual IP moves there and back")
+}
+
+func TestNobodyNoticesThatAWebHostIsReplaced(t *testing.T) {
+	requireEveryLoadBalancerReady(t)
+	crowd := startVisitors(t, site.project, site.URL, 4*time.Minute)
+	old := site.on(t, "web-2", "cat /etc/ssh/ssh_host_ed25519_key.pub")
+	r := site.infractl("replace", "-e", site.env, "--yes", "web-2")
+	if r.code != 0 {
+		t.Fatalf("%v", r)
+	}
+	site.outputs = site.project.outputs(t)
+	requireServedBy(t, "web-2")
+	crowd.requireNobodyNoticed(t, "web-2 is replaced")
+	report(os.Stdout, "replace web-2", "%.1f s", r.took.Seconds())
+	if site.on(t, "web-2", "cat /etc/ssh/ssh_host_ed25519_key.pub") == old {
+		t.Error("web-2 still has its host key, so it is the same machine")
+	}
+}
+
+func TestNobodyNoticesAnUpgradeWithReboots(t *testing.T) {
+	requireEveryLoadBalancerReady(t)
+	boots := map[string]string{}
+	hosts := slices.Concat(hostsOf("lb"), hostsOf("web"), hostsOf("app"))
+	for _, name := range hosts {
+		boots[name] = site.on(t, name, "cat /proc/1/stat | cut -d ' ' -f 22")
+	}
+	crowd := startVisitors(t, site.project, site.URL, 8*time.Minute)
+	r := site.infractl("os", "upgrade", "-e", site.env, "--reboot", "always")
+	if r.code != 0 {
+		t.Fatalf("%v", r)
+	}
+	crowd.requireNobodyNoticed(t, "an upgrade of all hosts but the database's, with reboots")
+	report(os.Stdout, "os upgrade with reboots of six hosts", "%.1f s", r.took.Seconds())
+	for _, name := range hosts {
+		if now := site.on(t, name, "cat /proc/1/stat | cut -d ' ' -f 22"); now == boots[name] {
+			t.Errorf("%s was not rebooted", name)
+		}
+	}
 }
