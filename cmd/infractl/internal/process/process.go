@@ -49,11 +49,16 @@ func here() (boot, namespace string) {
 	return strings.TrimSpace(string(text)), namespace
 }
 
+// Here says that the process runs on this computer, or did.
+func (id ID) Here() bool {
+	boot, namespace := here()
+	return boot != "" && id.Boot == boot && id.Namespace == namespace && id.PID > 0 && id.Started > 0
+}
+
 // Gone says that the process is known to have ended. It is false for a process
 // of another computer, of which nothing is known from here.
 func (id ID) Gone() bool {
-	boot, namespace := here()
-	if boot == "" || id.Boot != boot || id.Namespace != namespace || id.PID <= 0 || id.Started == 0 {
+	if !id.Here() {
 		return false
 	}
 	if !exists(id.PID) {

@@ -33,6 +33,9 @@ const (
 	Partly Outcome = "partly"
 	// Interrupted means that somebody stopped it.
 	Interrupted Outcome = "interrupted"
+	// Killed is never written: it is what readers call a run that has not said
+	// how it ended, and is no longer under way.
+	Killed Outcome = "killed"
 )
 
 // Entry is one run.
