@@ -117,7 +117,7 @@ func (e *Engine) Lock(ctx context.Context, command string) (context.Context, fun
 
 // lostLock is the error of a run whose lock was taken away.
 func lostLock(err error) error {
-	return &Error{Kind: Locked, Err: err, Advice: "Once the other run has ended, run the same command again: it goes on from there."}
+	return &Error{Kind: Locked, Err: err, Advice: "Once nobody else changes the environment, run the same command again: it goes on from there."}
 }
 
 // lockUntilClose takes the lock for the rest of the command. done ends only the

@@ -143,8 +143,8 @@ func TestRunThatLosesItsLockStopsAndNamesWhoHasIt(t *testing.T) {
 		t.Fatal("it goes on")
 	}
 	err = e.finish(ctx, errors.New("failed to run update"), "web-1", "web-2")
-	want := "the environment's lock was removed by bob@far (infractl unlock, process 5) since"
-	if KindOf(err) != Locked || !strings.HasPrefix(err.Error(), want) || !strings.Contains(err.Error(), "; what had begun was finished\nNot done: web-1, web-2\nOnce the other run has ended") {
+	want := "the environment's lock was removed by bob@far with infractl unlock at "
+	if KindOf(err) != Locked || !strings.HasPrefix(err.Error(), want) || !strings.Contains(err.Error(), "; what had begun was finished\nNot done: web-1, web-2\nOnce nobody else changes") {
 		t.Errorf("it says: %v", err)
 	}
 	if _, _, err := e.Lock(t.Context(), ""); KindOf(err) != Locked {

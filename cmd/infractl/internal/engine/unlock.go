@@ -47,7 +47,7 @@ func (l Holding) Holders() []string {
 		out = append(out, "Pulumi's own lock is held by "+k.String())
 	}
 	if l.unknown {
-		out = append(out, "Pulumi's own lock is not kept in files, so who holds it cannot be seen from here")
+		out = append(out, "Pulumi's own lock is where infractl cannot look; it is removed all the same")
 	}
 	return out
 }

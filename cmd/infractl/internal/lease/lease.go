@@ -130,7 +130,7 @@ func (e *LostError) Error() string {
 	case e.By == nil:
 		return "the environment's lock was deleted"
 	case e.By.Free == unlocked:
-		return fmt.Sprintf("the environment's lock was removed by %s", e.By.Holder)
+		return fmt.Sprintf("the environment's lock was removed by %s with infractl %s at %s", e.By.Owner, e.By.Command, e.By.Since.Local().Format("15:04:05"))
 	case e.By.unreadable():
 		return "the environment's lock was taken over by another run, since it had not been renewed in time"
 	}

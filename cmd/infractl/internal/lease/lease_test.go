@@ -518,7 +518,7 @@ func TestRemovedLeaseIsNoticedWithWhoRemovedIt(t *testing.T) {
 	case <-time.After(10 * time.Second):
 		t.Fatal("it was not noticed")
 	}
-	if err := l.Err(); !strings.Contains(err.Error(), "removed by bob@here (infractl unlock, process ") {
+	if err := l.Err(); !strings.Contains(err.Error(), "removed by bob@here with infractl unlock at ") {
 		t.Errorf("it says: %v", err)
 	}
 	if err := l.Release(); err != nil {
