@@ -234,7 +234,8 @@ func WaitReady(ctx context.Context, t Target, w Wait) (*Conn, error) {
 			if errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
 				return nil, fmt.Errorf("%w (gave up after %s; look at the server's console)", err, w.Timeout)
 			}
-			return nil, err
+			// The host's fault is not known, and the last try's error would blame it.
+			return nil, fmt.Errorf("%s: interrupted while waiting for it to boot", t.Name)
 		case <-time.After(pause):
 		}
 		pause = min(pause*3/2, 2*time.Second)

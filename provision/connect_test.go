@@ -338,6 +338,17 @@ func TestWaitReadyStopsAtOnceAtAWrongHostKey(t *testing.T) {
 	}
 }
 
+func TestInterruptedWaitBlamesNoHost(t *testing.T) {
+	h := newHost(t)
+	h.listener.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(200*time.Millisecond, cancel)
+	_, err := WaitReady(ctx, h.target(), Wait{Timeout: 10 * time.Second})
+	if err == nil || errors.Is(err, ErrUnreachable) || !strings.HasSuffix(err.Error(), ": interrupted while waiting for it to boot") {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestWaitReadyGivesUp(t *testing.T) {
 	h := newHost(t)
 	h.listener.Close()

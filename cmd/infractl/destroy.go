@@ -7,7 +7,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/infractl/infractl/cmd/infractl/internal/engine"
-	"github.com/infractl/infractl/cmd/infractl/internal/report"
 )
 
 func destroyCommand() *cli.Command {
@@ -18,7 +17,7 @@ func destroyCommand() *cli.Command {
 		Description: "Lifts the protection of the database hosts and of the virtual IP, and deletes\n" +
 			"all servers, networks, firewalls and addresses of the environment. It asks for\n" +
 			"the environment's name; with --yes, --env must be given.",
-		Flags: []cli.Flag{envFlag(), yesFlag(), resultFlag(),
+		Flags: []cli.Flag{envFlag(), yesFlag(), resultFlag(), lockTimeoutFlag(),
 			&cli.BoolFlag{Name: "forget", Usage: "forget the state of an environment of which nothing is left in the cloud"},
 		},
 		Action:       destroy,
@@ -55,7 +54,7 @@ func destroy(c *cli.Context) error {
 		if err := confirm(c, question, s.engine.Environment); err != nil {
 			return err
 		}
-		s.reporter = report.New(os.Stderr, s.style)
+		s.newReporter()
 	}
 	// A dead host is no reason to keep an environment.
 	os.Setenv(skipUnreachable, "1") // for the plugin, a child of this process

@@ -2,11 +2,8 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/urfave/cli/v2"
 )
@@ -21,9 +18,12 @@ func run(args []string) int {
 		printEnvironments(os.Stdout)
 		return 0
 	}
-	ctx, stop := interruptible()
+	app, l := newApp(), &life{}
+	app.Metadata = map[string]any{lifeKey: l}
+	ctx, stop := l.interruptible()
 	defer stop()
-	err := newApp().RunContext(ctx, args)
+	err := interrupted(ctx, app.RunContext(ctx, args))
+	l.end(err)
 	if err == nil {
 		return 0
 	}
@@ -60,6 +60,8 @@ func newApp() *cli.App {
 			refreshCommand(),
 			destroyCommand(),
 			outputsCommand(),
+			historyCommand(),
+			unlockCommand(),
 			labCommand(),
 			doctorCommand(),
 			completionCommand(),
@@ -80,26 +82,3 @@ func noColorFlag() cli.Flag {
 }
 
 func usageError(_ *cli.Context, err error, _ bool) error { return usage("%w", err) }
-
-// forced is closed at the second interrupt.
-var forced = make(chan struct{})
-
-// interruptible returns a context that ends at the first interrupt: what has
-// begun is finished then. The second one closes forced, and the third one
-// ends the process.
-func interruptible() (context.Context, func()) {
-	ctx, cancel := context.WithCancel(context.Background())
-	signals := make(chan os.Signal, 3)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	go func() {
-		<-signals
-		fmt.Fprintln(os.Stderr, "infractl: finishing what has begun; press Ctrl-C again to stop at once")
-		cancel()
-		<-signals
-		fmt.Fprintln(os.Stderr, "infractl: stopping at once; the next run clears up")
-		close(forced)
-		<-signals
-		os.Exit(130)
-	}()
-	return ctx, cancel
-}

@@ -14,7 +14,7 @@ func refreshCommand() *cli.Command {
 		Name:      "refresh",
 		Usage:     "read what is really in the cloud and on the hosts, and change nothing there",
 		UsageText: "infractl refresh [--env NAME]",
-		Flags:     []cli.Flag{envFlag(), yesFlag(), skipUnreachableFlag()},
+		Flags:     []cli.Flag{envFlag(), yesFlag(), skipUnreachableFlag(), lockTimeoutFlag()},
 		Action: func(c *cli.Context) error {
 			s, err := begin(c, true)
 			if err != nil {
@@ -22,6 +22,10 @@ func refreshCommand() *cli.Command {
 			}
 			upOptions(c)
 			s.reporter.Phase("reading %s", s.engine.Environment)
+			if err := s.lock(""); err != nil {
+				s.reporter.Finish()
+				return err
+			}
 			if err := s.engine.Known(c.Context); err != nil {
 				s.reporter.Finish()
 				return err

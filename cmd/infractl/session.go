@@ -3,10 +3,12 @@ package main
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strings"
+	"sync"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
@@ -28,6 +30,13 @@ func resultFlag() cli.Flag {
 	return &cli.BoolFlag{Name: "json", Usage: "write the result to stdout as JSON"}
 }
 
+// lockTimeoutFlag is for commands that change something.
+func lockTimeoutFlag() cli.Flag {
+	return &cli.DurationFlag{Name: lockTimeout, Value: engine.DefaultLockTimeout, Usage: "wait for another run up to `DURATION`, such as 10m; 0 does not wait"}
+}
+
+const lockTimeout = "lock-timeout"
+
 // session is what one command has at hand.
 type session struct {
 	c     *cli.Context
@@ -35,6 +44,34 @@ type session struct {
 	// reporter shows progress on stderr.
 	reporter *report.Reporter
 	engine   *engine.Engine
+
+	mu    sync.Mutex
+	shown *report.Reporter // the same, for others than the command itself
+}
+
+// newReporter begins another report.
+func (s *session) newReporter() {
+	s.reporter = report.New(os.Stderr, s.style)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.shown = s.reporter
+}
+
+// say tells the user something in passing. It may be called at any time.
+func (s *session) say(format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.shown.Say(format, args...)
+}
+
+// lock takes the environment's lock for the rest of a command that changes
+// something; what is what others read meanwhile, such as "drain web-1", or
+// empty. From then on the command's context also ends if somebody takes the
+// lock away.
+func (s *session) lock(what string) error {
+	ctx, _, err := s.engine.Lock(s.c.Context, what)
+	s.c.Context = ctx
+	return err
 }
 
 // terminal says whether a file is a terminal on which lines may be redrawn.
@@ -72,22 +109,42 @@ func begin(c *cli.Context, skipFiles bool) (*session, error) {
 
 // open opens the environment that the command line names.
 func open(c *cli.Context, skipFiles bool) (*session, error) {
+	patience := engine.DefaultLockTimeout
+	if c.IsSet(lockTimeout) {
+		patience = c.Duration(lockTimeout)
+	}
+	if patience < 0 {
+		return nil, usage("--%s must not be negative, but is %s", lockTimeout, patience)
+	}
 	s := &session{c: c, style: styleOf(c, os.Stderr)}
-	s.reporter = report.New(os.Stderr, s.style)
+	s.newReporter()
 	var err error
 	s.engine, err = engine.Open(c.Context, engine.Settings{
 		Dir:         ".",
 		Environment: c.String("env"),
 		Version:     version().Version,
-		Say:         s.reporter.Say,
+		Say:         s.say,
 		Force:       forced,
+		Command:     commandName(c),
+		Args:        os.Args[1:],
+		LockTimeout: patience,
 		SkipFiles:   skipFiles,
 	})
 	if err != nil {
 		s.reporter.Finish()
 		return nil, err
 	}
+	lifeOf(c).opened(s)
 	return s, nil
+}
+
+// commandName is the command's name with those of the commands it belongs to.
+func commandName(c *cli.Context) string {
+	_, name, found := strings.Cut(c.Command.HelpName, " ")
+	if !found {
+		return c.Command.Name
+	}
+	return name
 }
 
 // confirm asks the user. Without a terminal it fails instead, naming the flag.
@@ -99,14 +156,28 @@ func confirm(c *cli.Context, question, answer string) error {
 		return err
 	}
 	fmt.Fprintf(os.Stderr, "%s ", question)
-	line, err := bufio.NewReader(os.Stdin).ReadString('\n')
-	if err != nil && line == "" {
-		return usage("no answer; nothing was changed")
+	said := make(chan string, 1)
+	go func() {
+		line, err := bufio.NewReader(os.Stdin).ReadString('\n')
+		if err != nil && line == "" {
+			close(said)
+			return
+		}
+		said <- line
+	}()
+	select {
+	case line, any := <-said:
+		if !any {
+			return usage("no answer; nothing was changed")
+		}
+		if strings.TrimSpace(line) != answer {
+			return usage("not confirmed; nothing was changed")
+		}
+		return nil
+	case <-c.Context.Done():
+		// Nobody can stop the read, but the process ends soon.
+		return &engine.Error{Kind: engine.Interrupted, Err: errors.New("interrupted; nothing was changed")}
 	}
-	if strings.TrimSpace(line) != answer {
-		return usage("not confirmed; nothing was changed")
-	}
-	return nil
 }
 
 // mustAsk fails if there is nobody to ask.

@@ -24,7 +24,7 @@ func upCommand() *cli.Command {
 		Usage:     "make the environment what its configuration says",
 		UsageText: "infractl up [--env NAME] [--yes]",
 		Flags: []cli.Flag{
-			envFlag(), yesFlag(), resultFlag(), skipUnreachableFlag(),
+			envFlag(), yesFlag(), resultFlag(), skipUnreachableFlag(), lockTimeoutFlag(),
 			&cli.BoolFlag{Name: "refresh", Usage: "read everything from the cloud first, not only what is on the hosts"},
 			&cli.StringSliceFlag{Name: "recreate", Usage: "make database host `NAME` anew, empty, if it is gone"},
 			&cli.StringSliceFlag{Name: "resize", Usage: "let `NAME` be powered off to change its server type"},
@@ -62,7 +62,7 @@ func up(c *cli.Context) error {
 		if err := confirm(c, "Go on? (yes/no)", "yes"); err != nil {
 			return err
 		}
-		s.reporter = report.New(os.Stderr, s.style)
+		s.newReporter()
 	}
 	s.reporter.Phase("reading the hosts")
 	err = s.engine.Up(c.Context, o, s.reporter.Event)

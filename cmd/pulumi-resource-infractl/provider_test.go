@@ -482,8 +482,8 @@ func TestCancellingEndsAWait(t *testing.T) {
 		e.client.Cancel(context.WithoutCancel(t.Context()), &emptypb.Empty{})
 	}()
 	start := time.Now()
-	if _, _, err := e.create(hostType, object(m), false); err == nil {
-		t.Error("no error")
+	if _, _, err := e.create(hostType, object(m), false); err == nil || !strings.Contains(err.Error(), "interrupted while waiting for it to boot") {
+		t.Errorf("%v", err)
 	}
 	if time.Since(start) > 10*time.Second {
 		t.Errorf("it took %s", time.Since(start))

@@ -49,7 +49,7 @@ func explainCLI(err error) error {
 		if m := lockedWords.FindStringSubmatch(words); m != nil {
 			holder = m[1]
 		}
-		return fail(Locked, "Wait for it to end. If it is known to be dead, run: pulumi cancel", "the environment is being changed by %s", holder)
+		return fail(Locked, waitOrUnlock, "the environment is being changed by %s", holder)
 	case strings.Contains(words, "incorrect passphrase"):
 		return fail(Invalid, "Set PULUMI_CONFIG_PASSPHRASE to the one that the environment was made with.", "the passphrase of the environment's secrets is wrong")
 	case strings.Contains(words, "passphrase must be set"), strings.Contains(words, "PULUMI_CONFIG_PASSPHRASE") && os.Getenv("PULUMI_CONFIG_PASSPHRASE") == "":

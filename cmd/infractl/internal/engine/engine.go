@@ -37,6 +37,12 @@ type Settings struct {
 	Say func(format string, args ...any)
 	// Force is closed when the user does not want to wait for what has begun.
 	Force <-chan struct{}
+	// Command and Args are the command's name and the whole command line, for
+	// the lock and for the record.
+	Command string
+	Args    []string
+	// LockTimeout is how long to wait for the lock.
+	LockTimeout time.Duration
 	// SkipFiles leaves out checks of what is only needed to change hosts.
 	SkipFiles bool
 }
@@ -58,6 +64,8 @@ type Engine struct {
 	state     *state
 	journal   journal
 	locks     *locks
+	hold      hold
+	settings  Settings
 	workDir   string
 	outputs   map[string]any // of an up in this process
 }
@@ -68,7 +76,7 @@ type Sink func(apitype.EngineEvent)
 // Open finds the project and the environment, loads its variables and checks
 // its configuration. It touches neither the cloud nor the state.
 func Open(ctx context.Context, s Settings) (*Engine, error) {
-	e := &Engine{say: s.Say}
+	e := &Engine{say: s.Say, settings: s}
 	var err error
 	if e.Project, err = FindProject(s.Dir); err != nil {
 		return nil, err
@@ -109,6 +117,7 @@ func Open(ctx context.Context, s Settings) (*Engine, error) {
 	if err := e.makeWorkDir(); err != nil {
 		return nil, err
 	}
+	e.hold.place = besideState(where, e.Project, e.Environment)
 	e.journal = journal{path: filepath.Join(e.workDir, "run.json")}
 	return e, nil
 }
@@ -141,7 +150,7 @@ func (e *Engine) Preflight(ctx context.Context) error {
 // makeWorkDir makes the directory from which the CLI runs: with a copy of the
 // project and the configuration, so that it writes nothing into the user's.
 func (e *Engine) makeWorkDir() error {
-	e.workDir = filepath.Join(e.Project.Dir, ".infractl", e.Environment)
+	e.workDir = ownDir(e.Project, e.Environment)
 	if err := os.MkdirAll(e.workDir, 0o700); err != nil {
 		return fmt.Errorf("cannot make infractl's own directory: %w", err)
 	}
@@ -318,11 +327,19 @@ type UpOptions struct {
 	Resize   []string
 }
 
-// Ready does what has to be done before a change: it waits for the lock,
-// clears up after a run that was cut off, and opens the stack.
+// Ready does what has to be done before a change: it takes the lock, which it
+// keeps until Close, clears up after a run that was cut off, and opens the stack.
 func (e *Engine) Ready(ctx context.Context, o UpOptions) error {
-	if err := e.locks.settle(ctx); err != nil {
+	ctx, done, err := e.lockUntilClose(ctx)
+	if err != nil {
 		return err
+	}
+	defer done()
+	if e.hold.waited {
+		// Somebody has changed the environment since Preflight looked.
+		if e.inventory, err = e.cloud.inventory(ctx, e.Environment); err != nil {
+			return err
+		}
 	}
 	if err := e.Load(ctx, true); err != nil {
 		return err
@@ -349,14 +366,23 @@ func (e *Engine) Preview(ctx context.Context, o UpOptions, sink Sink) error {
 	}
 	_, err := e.stack.Preview(ctx, opts...)
 	done(err)
+	if err != nil && ctx.Err() != nil {
+		return &Error{Kind: Interrupted, Err: errors.New("interrupted; nothing was changed")}
+	}
 	return explainCLI(err)
 }
 
 // Up makes the change.
 func (e *Engine) Up(ctx context.Context, o UpOptions, sink Sink) error {
+	ctx, release, err := e.Lock(ctx, "")
+	if err != nil {
+		return err
+	}
+	defer release()
 	if err := e.begin("up"); err != nil {
 		return err
 	}
+	sink, tally := e.tally(sink)
 	ch, done := pump(sink)
 	opts := []optup.Option{optup.EventStreams(ch), optup.Parallel(parallelism), optup.SuppressProgress(), optup.SuppressOutputs()}
 	if o.Refresh {
@@ -370,22 +396,47 @@ func (e *Engine) Up(ctx context.Context, o UpOptions, sink Sink) error {
 			e.outputs[k] = v.Value
 		}
 	}
-	return e.finish(ctx, err)
+	var hosts []string
+	for _, h := range e.Spec.Hosts() {
+		hosts = append(hosts, h.Name)
+	}
+	return e.finish(ctx, err, tally().left(hosts)...)
 }
 
 // Refresh reads everything from the cloud and the hosts into the state.
 func (e *Engine) Refresh(ctx context.Context, sink Sink) error {
+	ctx, release, err := e.Lock(ctx, "")
+	if err != nil {
+		return err
+	}
+	defer release()
+	sink, tally := e.tally(sink)
 	ch, done := pump(sink)
-	_, err := e.stack.Refresh(ctx, optrefresh.EventStreams(ch), optrefresh.Parallel(parallelism), optrefresh.SuppressProgress())
+	_, err = e.stack.Refresh(ctx, optrefresh.EventStreams(ch), optrefresh.Parallel(parallelism), optrefresh.SuppressProgress())
 	done(err)
+	tally()
+	if err != nil && ctx.Err() != nil {
+		return e.stopped(ctx, nil)
+	}
 	return explainCLI(err)
 }
 
 // Destroy deletes everything that the state knows, protected or not. The
 // caller has asked the user.
 func (e *Engine) Destroy(ctx context.Context, sink Sink) error {
+	ctx, release, err := e.Lock(ctx, "")
+	if err != nil {
+		return err
+	}
+	defer release()
 	if err := e.begin("destroy"); err != nil {
 		return err
+	}
+	var hosts []string
+	for _, r := range e.state.resources() {
+		if r.Type == typeServer && r.ID != "" {
+			hosts = append(hosts, r.name())
+		}
 	}
 	for _, r := range e.state.resources() {
 		if p, _ := r.Outputs["deleteProtection"].(bool); !p || r.ID == "" {
@@ -400,10 +451,11 @@ func (e *Engine) Destroy(ctx context.Context, sink Sink) error {
 			return err
 		}
 	}
+	sink, tally := e.tally(sink)
 	ch, done := pump(sink)
-	_, err := e.stack.Destroy(ctx, optdestroy.EventStreams(ch), optdestroy.Parallel(parallelism), optdestroy.SuppressProgress())
+	_, err = e.stack.Destroy(ctx, optdestroy.EventStreams(ch), optdestroy.Parallel(parallelism), optdestroy.SuppressProgress())
 	done(err)
-	return e.finish(ctx, err)
+	return e.finish(ctx, err, tally().leftStanding(hosts)...)
 }
 
 // RemoveStack forgets an environment of which nothing is left.
@@ -420,19 +472,20 @@ func (e *Engine) begin(operation string) error {
 	if now.IsZero() {
 		now = time.Now()
 	}
+	e.hold.configure(e.Config.File)
 	return e.journal.begin(entry{Since: now, Endpoint: e.cloud.endpoint, Operation: operation})
 }
 
-// finish notes that a run has ended well, or says what its error means.
-func (e *Engine) finish(ctx context.Context, err error) error {
+// finish notes that a run has ended well, or says what its error means. left are
+// the hosts for which nothing was done, or not all.
+func (e *Engine) finish(ctx context.Context, err error, left ...string) error {
 	if err == nil {
 		return e.journal.end()
 	}
-	err = explainCLI(err)
 	if ctx.Err() != nil {
-		return &Error{Kind: Interrupted, Err: errors.New("interrupted; what had begun was finished"), Advice: "The next run goes on from here."}
+		return e.stopped(ctx, left)
 	}
-	return err
+	return explainCLI(err)
 }
 
 // pump hands events to a sink. done must be called with the operation's

@@ -16,7 +16,8 @@ const (
 	Invalid
 	// Missing is something that is not there on this computer. Nothing was changed.
 	Missing
-	// Locked means that another run is changing the environment. Nothing was changed.
+	// Locked means that another run is changing the environment. Nothing was
+	// changed, unless the other one took the lock from this one.
 	Locked
 	// Partial means that some resources were changed and some were not; the next up goes on.
 	Partial

@@ -8,9 +8,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
+	"slices"
 	"strings"
 	"time"
+
+	"github.com/infractl/infractl/cmd/infractl/internal/process"
 )
 
 // lock is a lock of Pulumi's file backend.
@@ -26,9 +28,9 @@ func (l lock) String() string {
 	return fmt.Sprintf("%s@%s (process %d) since %s", l.Username, l.Hostname, l.PID, l.Timestamp.Local().Format("2006-01-02 15:04:05"))
 }
 
-// locks guards an environment against two runs at a time, where the state is
-// in a directory. Pulumi takes the locks; what it lacks is a look at whether
-// their holder is still alive.
+// locks are those that Pulumi itself takes while it works, where the state is in
+// a directory. They also keep out people who run pulumi. What Pulumi lacks is a
+// look at whether their holder is still alive.
 type locks struct {
 	dir      string
 	hostname string
@@ -39,10 +41,6 @@ type locks struct {
 	interval time.Duration
 	say      func(format string, args ...any)
 }
-
-// lockPatience is how long a run waits for another one on the same computer:
-// one that was interrupted finishes its steps first.
-const lockPatience = 60 * time.Second
 
 func newLocks(backend, project, environment string, say func(string, ...any)) *locks {
 	dir := backendDir(backend)
@@ -56,11 +54,21 @@ func newLocks(backend, project, environment string, say func(string, ...any)) *l
 	return &locks{
 		dir:      filepath.Join(dir, ".pulumi", "locks", "organization", project, environment),
 		hostname: hostname,
-		alive:    aliveSince,
-		patience: lockPatience,
+		alive:    process.AliveSince,
+		patience: DefaultLockTimeout,
 		interval: 200 * time.Millisecond,
 		say:      say,
 	}
+}
+
+// within are the same locks, waited for no longer than this.
+func (l *locks) within(patience time.Duration) *locks {
+	if l == nil {
+		return nil
+	}
+	brief := *l
+	brief.patience = patience
+	return &brief
 }
 
 // settle removes locks of dead processes of this computer and waits for live
@@ -93,11 +101,11 @@ func (l *locks) settle(ctx context.Context) error {
 		if len(living) == 0 {
 			return nil
 		}
-		if time.Now().After(deadline) {
+		if !time.Now().Before(deadline) {
 			return lockedBy(living[0])
 		}
 		if !told {
-			l.say("waiting up to %d s for %s", int(l.patience.Seconds()), living[0])
+			l.say("waiting up to %.0f s for Pulumi, which works for %s", l.patience.Seconds(), living[0])
 			told = true
 		}
 		select {
@@ -109,10 +117,33 @@ func (l *locks) settle(ctx context.Context) error {
 }
 
 func lockedBy(k lock) error {
-	return fail(Locked, "Wait for it to end. If it is known to be dead, remove "+k.path, "the environment is being changed by %s", k)
+	return fail(Locked, waitOrUnlock, "the environment is being changed by Pulumi for %s", k)
+}
+
+// waitOrUnlock is what to do about somebody else's lock.
+const waitOrUnlock = "Wait for it to end; --lock-timeout says how long. If it is known to be dead, run: infractl unlock"
+
+// remove removes all locks of which it is known who holds them.
+func (l *locks) remove(known []lock) error {
+	now, err := l.read()
+	if err != nil {
+		return err
+	}
+	for _, k := range now {
+		if !slices.ContainsFunc(known, func(other lock) bool { return other.path == k.path }) {
+			continue // it was taken since
+		}
+		if err := os.Remove(k.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("cannot remove Pulumi's lock: %w", err)
+		}
+	}
+	return nil
 }
 
 func (l *locks) read() ([]lock, error) {
+	if l == nil {
+		return nil, nil
+	}
 	entries, err := os.ReadDir(l.dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -145,61 +176,4 @@ func (l *locks) read() ([]lock, error) {
 		out = append(out, k)
 	}
 	return out, nil
-}
-
-// aliveSince says whether process pid lives and started no later than since.
-// A process that started later only has the same number.
-func aliveSince(pid int, since time.Time) bool {
-	if pid <= 0 {
-		return false
-	}
-	started, err := startOf(pid)
-	if err != nil {
-		return false
-	}
-	return !started.After(since.Add(2 * time.Second)) // the boot time is known to the second only
-}
-
-// userHZ is the unit of times in /proc/PID/stat: 100 per second in every Linux
-// ABI that Go supports (proc(5), sysconf(_SC_CLK_TCK)).
-const userHZ = 100
-
-// startOf is when a process started. It fails if the process is gone or only
-// waits to be collected by its parent.
-func startOf(pid int) (time.Time, error) {
-	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
-	if err != nil {
-		return time.Time{}, err
-	}
-	// The second field is the program's name in brackets, which may hold anything.
-	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
-	if len(fields) < 20 {
-		return time.Time{}, fmt.Errorf("/proc/%d/stat is too short", pid)
-	}
-	if fields[0] == "Z" || fields[0] == "X" {
-		return time.Time{}, os.ErrProcessDone
-	}
-	ticks, err := strconv.ParseInt(fields[19], 10, 64)
-	if err != nil {
-		return time.Time{}, err
-	}
-	boot, err := bootTime()
-	if err != nil {
-		return time.Time{}, err
-	}
-	return boot.Add(time.Duration(ticks) * time.Second / userHZ), nil
-}
-
-func bootTime() (time.Time, error) {
-	text, err := os.ReadFile("/proc/stat")
-	if err != nil {
-		return time.Time{}, err
-	}
-	for _, line := range strings.Split(string(text), "\n") {
-		if rest, ok := strings.CutPrefix(line, "btime "); ok {
-			n, err := strconv.ParseInt(strings.TrimSpace(rest), 10, 64)
-			return time.Unix(n, 0), err
-		}
-	}
-	return time.Time{}, errors.New("/proc/stat does not say when the computer was started")
 }

@@ -17,11 +17,9 @@ func (e *Engine) noStackError() error {
 	return fail(Invalid, "Run: infractl up --env "+e.Environment, "%s does not exist yet", e.Environment)
 }
 
-// Known opens an environment that must exist, waiting for the lock.
+// Known opens an environment that must exist. A command that is going to change
+// something takes the lock first.
 func (e *Engine) Known(ctx context.Context) error {
-	if err := e.locks.settle(ctx); err != nil {
-		return err
-	}
 	if err := e.Load(ctx, false); err != nil {
 		return err
 	}
@@ -32,16 +30,18 @@ func (e *Engine) Known(ctx context.Context) error {
 }
 
 // ReadyToDestroy opens an environment to destroy it, and clears up after a run
-// that was cut off, so that nothing of it stays behind. forget accepts that the
-// cloud project has nothing of what the state knows.
+// that was cut off, so that nothing of it stays behind. It takes the lock, which
+// it keeps until Close. forget accepts that the cloud project has nothing of what
+// the state knows.
 func (e *Engine) ReadyToDestroy(ctx context.Context, forget bool) error {
-	if err := e.locks.settle(ctx); err != nil {
+	ctx, done, err := e.lockUntilClose(ctx)
+	if err != nil {
 		return err
 	}
+	defer done()
 	if err := e.Load(ctx, false); err != nil {
 		return err
 	}
-	var err error
 	if e.inventory, err = e.cloud.inventory(ctx, e.Environment); err != nil {
 		return err
 	}

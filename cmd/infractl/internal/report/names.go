@@ -7,7 +7,7 @@ import "strings"
 
 // nouns are what resources are called, by type.
 var nouns = map[string]string{
-	"hcloud:index/server:Server":                 "server",
+	serverType: "server",
 	"hcloud:index/serverNetwork:ServerNetwork":   "private address",
 	"hcloud:index/network:Network":               "network",
 	"hcloud:index/networkSubnet:NetworkSubnet":   "subnet",
@@ -15,7 +15,7 @@ var nouns = map[string]string{
 	"hcloud:index/placementGroup:PlacementGroup": "placement group",
 	"hcloud:index/floatingIp:FloatingIp":         "floating IP",
 	"hcloud:index/sshKey:SshKey":                 "SSH key",
-	"infractl:host:Configuration":                "configuration",
+	ConfigurationType:                            "configuration",
 	"infractl:secret:HostKey":                    "host key",
 	"infractl:secret:Password":                   "password",
 	"infractl:secret:Authority":                  "certificate authority",
@@ -24,6 +24,9 @@ var nouns = map[string]string{
 
 // ConfigurationType is the type of what is on a host.
 const ConfigurationType = "infractl:host:Configuration"
+
+// serverType is the type of what a host runs on.
+const serverType = "hcloud:index/server:Server"
 
 // hidden says whether a resource is only a part of the engine's bookkeeping.
 func hidden(typ string) bool {

@@ -3,6 +3,7 @@ package report
 import (
 	"bytes"
 	"flag"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -295,5 +296,29 @@ func TestColoursAreUsedOnlyWhereTheyAreWanted(t *testing.T) {
 		if strings.Contains(out.String(), "\x1b[") != color {
 			t.Errorf("colour %v:\n%q", color, out.String())
 		}
+	}
+}
+
+func TestResultSaysWhatCameOfEachHost(t *testing.T) {
+	r, _, _ := newReporter(Style{})
+	for _, ev := range []apitype.EngineEvent{
+		done("same", server, "db-1"), done("refresh", ConfigurationType, "db-1"), done("same", ConfigurationType, "db-1"),
+		pre("create", server, "app-1"), done("create", server, "app-1"),
+		done("create", server, "app-2"), pre("create", ConfigurationType, "app-2"), done("create", ConfigurationType, "app-2"),
+		done("refresh", ConfigurationType, "web-1"), pre("update", ConfigurationType, "web-1"), failed("update", ConfigurationType, "web-1"),
+		done("refresh", ConfigurationType, "web-2"), pre("update", ConfigurationType, "web-2"),
+		done("refresh", ConfigurationType, "lb-1"),
+		failed("create", server, "lb-2"),
+		done("delete", ConfigurationType, "web-3"), done("delete", server, "web-3"),
+		done("create", network, "network"),
+	} {
+		r.Event(ev)
+	}
+	want := map[string]string{
+		"db-1": HostUnchanged, "app-1": HostBare, "app-2": HostCreated, "web-1": HostFailed, "web-2": "updating",
+		"lb-1": HostRead, "lb-2": HostFailed, "web-3": HostDeleted,
+	}
+	if got := r.Finish().HostResults; !maps.Equal(got, want) {
+		t.Errorf("got %v\nwant %v", got, want)
 	}
 }

@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"io"
+	"maps"
 	"sort"
 	"strings"
 	"sync"
@@ -45,10 +46,28 @@ type Result struct {
 	Replaced  int `json:"replaced"`
 	Unchanged int `json:"unchanged"`
 	// Hosts is how many hosts were looked at.
-	Hosts    int       `json:"hosts"`
-	Seconds  float64   `json:"seconds"`
-	Failures []Failure `json:"failures,omitempty"`
+	Hosts int `json:"hosts"`
+	// HostResults are what came of each host that something was done to, or
+	// that was looked at, by short name: see Host….
+	HostResults map[string]string `json:"hostResults,omitempty"`
+	Seconds     float64           `json:"seconds"`
+	Failures    []Failure         `json:"failures,omitempty"`
 }
+
+// What came of a host. A host with which something had begun that did not end
+// has the word for that, such as updating.
+const (
+	HostUnchanged = "unchanged"
+	HostCreated   = "created"
+	HostUpdated   = "updated"
+	HostReplaced  = "replaced"
+	HostDeleted   = "deleted"
+	HostFailed    = "failed"
+	// HostRead means that it was looked at, and nothing more.
+	HostRead = "read"
+	// HostBare means that its server was made, and it was not configured yet.
+	HostBare = "not configured"
+)
 
 // Changed says whether the run has changed anything.
 func (r Result) Changed() bool { return r.Created+r.Updated+r.Deleted+r.Replaced > 0 }
@@ -75,6 +94,7 @@ type Reporter struct {
 	order   []string            // URNs of errors as they came
 	result  Result
 	hosts   map[string]bool
+	fates   map[string]string // of hosts, by short name
 	phase   string
 	drawn   int // lines of the live display on the screen
 	ticker  chan struct{}
@@ -88,7 +108,8 @@ const statusPause = time.Second
 func New(out io.Writer, style Style) *Reporter {
 	r := &Reporter{
 		out: out, style: style, now: time.Now,
-		running: map[string]*row{}, errors: map[string][]string{}, failed: map[string]string{}, hosts: map[string]bool{},
+		running: map[string]*row{}, errors: map[string][]string{}, failed: map[string]string{},
+		hosts: map[string]bool{}, fates: map[string]string{},
 	}
 	r.began = r.now()
 	if style.Live {
@@ -176,6 +197,9 @@ func (r *Reporter) begin(m apitype.StepEventMetadata) {
 	}
 	w := &row{urn: m.URN, name: name(m.URN), noun: noun(m.Type), op: string(m.Op), began: r.now()}
 	r.running[m.URN] = w
+	if m.Type == ConfigurationType || m.Type == serverType && m.Op != apitype.OpUpdate {
+		r.fates[w.name] = v.doing
+	}
 	r.phase = ""
 	if !r.style.Live && slow[m.Type] {
 		r.line(r.columns(w, v.doing, ""))
@@ -184,7 +208,7 @@ func (r *Reporter) begin(m apitype.StepEventMetadata) {
 }
 
 // slow are the types whose steps take long enough to announce them.
-var slow = map[string]bool{"hcloud:index/server:Server": true, ConfigurationType: true}
+var slow = map[string]bool{serverType: true, ConfigurationType: true}
 
 func (r *Reporter) end(m apitype.StepEventMetadata) {
 	w := r.running[m.URN]
@@ -192,6 +216,7 @@ func (r *Reporter) end(m apitype.StepEventMetadata) {
 	if hidden(m.Type) {
 		return
 	}
+	r.fate(m)
 	switch m.Op {
 	case "same":
 		r.result.Unchanged++
@@ -211,6 +236,27 @@ func (r *Reporter) end(m apitype.StepEventMetadata) {
 	r.line(r.columns(w, r.style.paint(green, verbs[w.op].done), r.since(w.began)))
 }
 
+// fates are what comes of a host when a step with its configuration has ended.
+var fates = map[apitype.OpType]string{
+	apitype.OpSame: HostUnchanged, apitype.OpCreate: HostCreated, apitype.OpUpdate: HostUpdated,
+	apitype.OpCreateReplacement: HostReplaced, apitype.OpDelete: HostDeleted,
+}
+
+// fate notes what has come of a host.
+func (r *Reporter) fate(m apitype.StepEventMetadata) {
+	host := name(m.URN)
+	switch {
+	case m.Type == ConfigurationType && fates[m.Op] != "":
+		r.fates[host] = fates[m.Op]
+	case m.Type == ConfigurationType && m.Op == apitype.OpRefresh && r.fates[host] == "":
+		r.fates[host] = HostRead
+	case m.Type == serverType && m.Op == apitype.OpDelete:
+		r.fates[host] = HostDeleted
+	case m.Type == serverType && (m.Op == apitype.OpCreate || m.Op == apitype.OpCreateReplacement):
+		r.fates[host] = HostBare
+	}
+}
+
 func (r *Reporter) fail(m apitype.StepEventMetadata) {
 	w := r.running[m.URN]
 	delete(r.running, m.URN)
@@ -218,6 +264,9 @@ func (r *Reporter) fail(m apitype.StepEventMetadata) {
 		w = &row{urn: m.URN, name: name(m.URN), noun: noun(m.Type), op: string(m.Op), began: r.now()}
 	}
 	r.failed[m.URN] = string(m.Op)
+	if m.Type == ConfigurationType || m.Type == serverType {
+		r.fates[w.name] = HostFailed
+	}
 	r.note(m.URN)
 	r.line(r.columns(w, r.style.paint(red, "failed"), r.since(w.began)))
 }
@@ -378,6 +427,9 @@ func (r *Reporter) Finish() Result {
 	}
 	r.erase()
 	r.result.Hosts = len(r.hosts)
+	if len(r.fates) > 0 {
+		r.result.HostResults = maps.Clone(r.fates)
+	}
 	r.result.Seconds = r.now().Sub(r.began).Seconds()
 	r.result.Failures = r.failures()
 	return r.result

@@ -1,0 +1,187 @@
+//go:build lab
+
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"maps"
+	"os"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// text is what a running command has printed so far.
+type text struct {
+	mu  sync.Mutex
+	all bytes.Buffer
+}
+
+func (b *text) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.all.Write(p)
+}
+
+func (b *text) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.all.String()
+}
+
+// await waits until the words were printed.
+func (b *text) await(t *testing.T, words string, within time.Duration) {
+	t.Helper()
+	for end := time.Now().Add(within); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if strings.Contains(b.String(), words) {
+			return
+		}
+	}
+	t.Errorf("it has not said %q within %s:\n%s", words, within, b)
+}
+
+// background starts a command and does not wait for it.
+func (p *project) background(t *testing.T, args ...string) (*exec.Cmd, *text) {
+	t.Helper()
+	cmd := p.command(t.Context(), args...)
+	out := &text{}
+	cmd.Stdout, cmd.Stderr = out, out
+	// What it has started must not keep the test waiting after it was killed.
+	cmd.WaitDelay = time.Second
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return cmd, out
+}
+
+// history are the outcomes that are recorded, the newest first.
+func (p *project) history(t *testing.T) []string {
+	t.Helper()
+	r := p.infractl("history", "-e", p.env, "--json")
+	var doc struct {
+		Runs []struct{ Command, Outcome string }
+	}
+	if err := json.Unmarshal([]byte(r.stdout), &doc); r.code != 0 || err != nil {
+		t.Fatalf("%v: %v", err, r)
+	}
+	var out []string
+	for _, run := range doc.Runs {
+		out = append(out, run.Command+" "+run.Outcome)
+	}
+	return out
+}
+
+// TestOneRunAtATime meets runs in the middle of a change, so each part changes
+// something on all hosts.
+func TestOneRunAtATime(t *testing.T) {
+	p := newSmall(t, "lock")
+	p.up(t)
+	headers := false
+	change := func(t *testing.T) {
+		t.Helper()
+		headers = !headers
+		config := maps.Clone(small)
+		config["infractl:debugHeaders"] = strconv.FormatBool(!headers)
+		if err := p.configure(config); err != nil {
+			t.Fatal(err)
+		}
+	}
+	newest := func(t *testing.T, want ...string) {
+		t.Helper()
+		got := p.history(t)
+		if len(got) < len(want) || strings.Join(got[:len(want)], ", ") != strings.Join(want, ", ") {
+			t.Errorf("recorded: %q, want %q first", got, want)
+		}
+	}
+
+	t.Run("the second names the first and waits", func(t *testing.T) {
+		change(t)
+		first, said := p.background(t, "up", "-e", p.env, "--yes")
+		said.await(t, "reading the hosts", time.Minute)
+		second := p.up(t)
+		named := regexp.MustCompile(`waiting up to 60 s for \S+@\S+ \(infractl up, process ` + strconv.Itoa(first.Process.Pid) + `\) since 20`)
+		if !named.MatchString(second.stderr) || !strings.Contains(second.stderr, "no changes") {
+			t.Errorf("%v", second)
+		}
+		if err := first.Wait(); err != nil {
+			t.Errorf("the first: %v\n%s", err, said)
+		}
+		newest(t, "up done", "up done")
+		requireWhole(t, p)
+	})
+
+	t.Run("after a kill the next takes over at once", func(t *testing.T) {
+		change(t)
+		first, said := p.background(t, "up", "-e", p.env, "--yes")
+		said.await(t, "reading the hosts", time.Minute)
+		time.Sleep(time.Second)
+		_ = first.Process.Kill()
+		_ = first.Wait()
+		r := p.up(t)
+		if !strings.Contains(r.stderr, "took over the lock of ") || !strings.Contains(r.stderr, "which is no longer running") {
+			t.Errorf("it does not say so: %v", r)
+		}
+		report(os.Stdout, "up after the one before it was killed", "%.1f s", r.took.Seconds())
+		newest(t, "up done", "up killed")
+		requireWhole(t, p)
+	})
+
+	t.Run("a run that was suspended for too long stops", func(t *testing.T) {
+		change(t)
+		first, said := p.background(t, "up", "-e", p.env, "--yes")
+		said.await(t, "reading the hosts", time.Minute)
+		_ = first.Process.Signal(syscall.SIGSTOP)
+		second, other := p.background(t, "up", "-e", p.env, "--yes", "--lock-timeout", "3m")
+		began := time.Now()
+		other.await(t, "took over the lock of ", time.Minute)
+		report(os.Stdout, "a suspended run's lock is taken after", "%.1f s", time.Since(began).Seconds())
+		_ = first.Process.Signal(syscall.SIGCONT)
+		_ = first.Wait()
+		if code := first.ProcessState.ExitCode(); code != 4 || !strings.Contains(said.String(), "process "+strconv.Itoa(second.Process.Pid)+")") {
+			t.Errorf("the first: exit code %d\n%s", code, said)
+		}
+		if err := second.Wait(); err != nil {
+			t.Errorf("the second: %v\n%s", err, other)
+		}
+		newest(t, "up done", "up interrupted")
+		requireWhole(t, p)
+	})
+
+	t.Run("unlock stops the holder", func(t *testing.T) {
+		change(t)
+		first, said := p.background(t, "up", "-e", p.env, "--yes")
+		said.await(t, "reading the hosts", time.Minute)
+		if r := p.infractl("unlock", "-e", p.env, "--yes"); r.code != 0 || !strings.Contains(r.stderr, "the lock is held by ") {
+			t.Errorf("%v", r)
+		}
+		// It notices when it renews the lock, and may have ended well before that.
+		_ = first.Wait()
+		if code := first.ProcessState.ExitCode(); code != 0 && code != 4 {
+			t.Errorf("the first: exit code %d\n%s", code, said)
+		}
+		p.up(t)
+		if r := p.infractl("unlock", "-e", p.env, "--yes"); r.code != 0 || !strings.Contains(r.stderr, "nobody holds the lock") {
+			t.Errorf("%v", r)
+		}
+		requireWhole(t, p)
+	})
+
+	t.Run("an interrupt says what is not done", func(t *testing.T) {
+		change(t)
+		first, said := p.background(t, "up", "-e", p.env, "--yes")
+		said.await(t, "reading the hosts", time.Minute)
+		_ = first.Process.Signal(os.Interrupt)
+		_ = first.Wait()
+		if code := first.ProcessState.ExitCode(); code != 130 || !strings.Contains(said.String(), "\nNot done: ") {
+			t.Errorf("exit code %d\n%s", code, said)
+		}
+		p.up(t)
+		requireWhole(t, p)
+	})
+}
