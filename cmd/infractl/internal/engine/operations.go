@@ -22,6 +22,11 @@ func (e *Engine) Known(ctx context.Context) error {
 	if err := e.locks.settle(ctx); err != nil {
 		return err
 	}
+	return e.Existing(ctx)
+}
+
+// Existing reads the state of an environment that must exist, and opens it.
+func (e *Engine) Existing(ctx context.Context) error {
 	if err := e.Load(ctx, false); err != nil {
 		return err
 	}
