@@ -35,6 +35,8 @@ type session struct {
 	// reporter shows progress on stderr.
 	reporter *report.Reporter
 	engine   *engine.Engine
+	// drained is what became of the hosts that go.
+	drained []leaving
 }
 
 // terminal says whether a file is a terminal on which lines may be redrawn.
@@ -98,15 +100,24 @@ func confirm(c *cli.Context, question, answer string) error {
 	if err := mustAsk(c); err != nil {
 		return err
 	}
-	fmt.Fprintf(os.Stderr, "%s ", question)
-	line, err := bufio.NewReader(os.Stdin).ReadString('\n')
-	if err != nil && line == "" {
+	given, err := ask(question)
+	if err != nil {
 		return usage("no answer; nothing was changed")
 	}
-	if strings.TrimSpace(line) != answer {
+	if given != answer {
 		return usage("not confirmed; nothing was changed")
 	}
 	return nil
+}
+
+// ask asks on the terminal. It fails if there is no answer.
+func ask(question string) (string, error) {
+	fmt.Fprintf(os.Stderr, "%s ", question)
+	line, err := bufio.NewReader(os.Stdin).ReadString('\n')
+	if err != nil && line == "" {
+		return "", err
+	}
+	return strings.TrimSpace(line), nil
 }
 
 // mustAsk fails if there is nobody to ask.
