@@ -27,7 +27,7 @@ const forScale = "scale"
 const forChange = "change"
 
 // look bounds asking one host whether it is drained: the time for a connection
-// and an answer. A host that misses it twice does not answer.
+// and an answer.
 const look = 5 * time.Second
 
 func leavingTimeoutFlag() cli.Flag {
@@ -60,12 +60,11 @@ type member struct {
 	engine.Member
 	// reason is why it is drained; empty if it is not.
 	reason string
-	// err is why that is not known, dead that nothing answers at its address.
-	err  error
-	dead bool
+	// err is why that is not known.
+	err error
 }
 
-// members are the hosts that can be drained, with what is seen on them.
+// members are the hosts that can be drained, with what is seen on them at a look.
 func (s *session) members() []*member {
 	var out []*member
 	var hosts []fleet.Host
@@ -76,30 +75,28 @@ func (s *session) members() []*member {
 		}
 	}
 	_ = fleet.Each(s.c.Context, hosts, func(ctx context.Context, h fleet.Host) error { // errors are kept with the hosts
+		ctx, cancel := context.WithTimeout(ctx, look)
+		defer cancel()
 		m := out[slices.IndexFunc(out, func(m *member) bool { return m.Name == h.Name })]
-		m.see(ctx)
+		m.reason, m.err = m.Fleet.Drained(ctx, h)
 		return nil
 	})
 	return out
 }
 
-// see looks whether the host is drained. One that cannot even be connected to at
-// the second try is dead; one that only is slow to answer is not.
-func (m *member) see(ctx context.Context) {
-	first, cancel := context.WithTimeout(ctx, look)
-	defer cancel()
-	if m.reason, m.err = m.Fleet.Drained(first, m.Host); !errors.Is(m.err, provision.ErrUnreachable) {
-		return
+// dead says whether a host that did not answer, as its error says, does not even
+// let itself be connected to at a second try. One that only is slow is not dead.
+func (m *member) dead(ctx context.Context) bool {
+	if !errors.Is(m.err, provision.ErrUnreachable) {
+		return false
 	}
-	second, cancel := context.WithTimeout(ctx, look)
+	try, cancel := context.WithTimeout(ctx, look)
 	defer cancel()
-	conn, err := m.Fleet.Connect(second, m.Host)
-	if err != nil {
-		m.dead = errors.Is(err, provision.ErrUnreachable) && ctx.Err() == nil
-		return
+	conn, err := m.Fleet.Connect(try, m.Host)
+	if err == nil {
+		conn.Close()
 	}
-	conn.Close()
-	m.reason, m.err = m.Fleet.Drained(ctx, m.Host)
+	return errors.Is(err, provision.ErrUnreachable) && ctx.Err() == nil
 }
 
 // stays says whether the configuration has a host.
@@ -223,30 +220,28 @@ func (s *session) drainGroup(group []*member, timeout time.Duration) error {
 
 // drainOne drains one host that goes.
 func (s *session) drainOne(ctx context.Context, m *member, timeout time.Duration) leaving {
-	r := leaving{Host: m.Name, Dead: m.dead}
-	if m.dead {
-		s.reporter.Say("%s does not answer, so nobody can be using it; it goes without being drained", m.Name)
-		return r
+	r := leaving{Host: m.Name}
+	if m.err != nil {
+		if r.Dead = m.dead(ctx); !r.Dead {
+			m.reason, m.err = m.Fleet.Drained(ctx, m.Host) // it was slow; it is asked with more patience
+		}
 	}
 	reason := forScale
 	if m.reason != "" && m.reason != forChange {
 		reason = m.reason // if it stays after all, it stays drained too
 	}
-	began := time.Now()
-	left, err := m.Fleet.Drain(ctx, m.Host, timeout, reason)
-	r.Seconds = time.Since(began).Seconds()
+	if m.err == nil {
+		began := time.Now()
+		r.Left, m.err = m.Fleet.Drain(ctx, m.Host, timeout, reason)
+		r.Seconds = time.Since(began).Seconds()
+		r.Dead = m.dead(ctx) // it may have died meanwhile
+	}
 	switch {
-	case errors.Is(err, provision.ErrUnreachable) && ctx.Err() == nil:
-		// It may have died meanwhile.
-		if m.see(ctx); m.dead {
-			return s.drainOne(ctx, m, timeout)
-		}
-		r.Problem = err.Error()
-	case err != nil:
-		r.Problem = err.Error()
-	case left != "":
-		r.Left = left
-	default:
+	case r.Dead:
+		s.reporter.Say("%s does not answer, so nobody can be using it; it goes without being drained", m.Name)
+	case m.err != nil:
+		r.Problem = m.err.Error()
+	case r.Left == "":
 		s.reporter.Say("%-18s drained  %.1f s", m.Name, r.Seconds)
 	}
 	return r
