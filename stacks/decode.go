@@ -50,9 +50,9 @@ const (
 	defaultDisk      = "nvme"
 )
 
-// maxServers is how many servers Hetzner Cloud lets into one network
+// MaxServers is how many servers Hetzner Cloud lets into one network
 // (https://docs.hetzner.com/cloud/networks/faq, "How many servers").
-const maxServers = 100
+const MaxServers = 100
 
 // SecretPlaceholder stands for the value of a secret that a caller of Decode
 // cannot decrypt: its presence is checked, its content is not.
@@ -209,8 +209,8 @@ func decodeTiers(v value, e Environment) map[string]Tier {
 		tiers[name] = t
 		total += t.Count
 	}
-	if total > maxServers && !v.p.has(v.key) {
-		v.p.add(v.key, "have %d hosts together, but one network takes %d at most", total, maxServers)
+	if total > MaxServers && !v.p.has(v.key) {
+		v.p.add(v.key, "have %d hosts together, but one network takes %d at most", total, MaxServers)
 	}
 	for i, a := range names {
 		for _, b := range names[:i] {

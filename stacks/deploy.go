@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
@@ -202,20 +201,36 @@ func makeSecrets(ctx *pulumi.Context, env Environment) (*secrets, error) {
 func (p *plan) configure(components map[string]*tier, described map[string]desired.Host) error {
 	var before []pulumi.Resource
 	for _, name := range order {
-		t := p.env.Tiers[name]
-		wait := before
 		var all []pulumi.Resource
-		for _, batch := range batches(p.sequence(name), t.MaxUnavailable, p.untouched(name)) {
+		declare := func(hosts []*server, wait []pulumi.Resource) ([]pulumi.Resource, error) {
 			var done []pulumi.Resource
-			for _, s := range batch {
+			for _, s := range hosts {
 				c, err := p.configuration(components[name], s, described[s.Name], wait)
 				if err != nil {
-					return fmt.Errorf("%s: %w", s.Name, err)
+					return nil, fmt.Errorf("%s: %w", s.Name, err)
 				}
 				done = append(done, c)
 			}
 			all = append(all, done...)
-			wait = done
+			return done, nil
+		}
+		standing, fresh := p.sequence(name)
+		wait := before
+		for _, batch := range batches(standing, p.env.Tiers[name].MaxUnavailable) {
+			var err error
+			if wait, err = declare(batch, wait); err != nil {
+				return err
+			}
+		}
+		// Nobody uses a new host until the tiers in front of it know it, so it has
+		// nothing to wait for. Only a new load balancer has: if the holder of the
+		// virtual IP does not know it yet, it would hear nothing from the holder and
+		// take the address.
+		if name != TierLB {
+			wait = before
+		}
+		if _, err := declare(fresh, wait); err != nil {
+			return err
 		}
 		before = all
 	}
@@ -223,11 +238,9 @@ func (p *plan) configure(components map[string]*tier, described map[string]desir
 }
 
 // sequence is the order in which a tier's hosts are changed: as they are
-// numbered, but the holder of the virtual IP after the others, and new hosts last
-// of all. A new load balancer whom the holder does not know yet would hear
-// nothing from it, and take the virtual IP.
-func (p *plan) sequence(tier string) []*server {
-	var first, holder, fresh []*server
+// numbered, but the holder of the virtual IP last. New hosts are apart.
+func (p *plan) sequence(tier string) (standing, fresh []*server) {
+	var holder []*server
 	for _, s := range p.servers[tier] {
 		switch {
 		case p.options.NewHosts[s.Name]:
@@ -235,30 +248,17 @@ func (p *plan) sequence(tier string) []*server {
 		case s.Name == p.options.VIPHolder:
 			holder = append(holder, s)
 		default:
-			first = append(first, s)
+			standing = append(standing, s)
 		}
 	}
-	return slices.Concat(first, holder, fresh)
-}
-
-// untouched says whether no host of the tier is configured yet.
-func (p *plan) untouched(tier string) bool {
-	for _, s := range p.servers[tier] {
-		if !p.options.NewHosts[s.Name] {
-			return false
-		}
-	}
-	return true
+	return append(standing, holder...), fresh
 }
 
 // batches groups hosts that may change together. The first host goes alone, as
-// the canary, unless all of them are new.
-func batches(hosts []*server, size int, allNew bool) [][]*server {
+// the canary.
+func batches(hosts []*server, size int) [][]*server {
 	if len(hosts) == 0 {
 		return nil
-	}
-	if allNew {
-		return [][]*server{hosts}
 	}
 	out := [][]*server{hosts[:1]}
 	for rest := hosts[1:]; len(rest) > 0; {

@@ -34,9 +34,9 @@ type Options struct {
 	// ConfigKeys are the keys of the stack's configuration, so that unknown
 	// ones can be found. Empty means those that Pulumi put into the environment.
 	ConfigKeys []string
-	// NewHosts are short names of hosts that are not configured yet. A tier
-	// that consists of new hosts only has nothing to protect, so that its hosts
-	// need not wait for each other. Empty is always right, and slower.
+	// NewHosts are short names of hosts that are not configured yet. Nobody uses
+	// them, so that they need not wait for the others of their tier, nor the
+	// others for them. Empty is always right, and slower.
 	NewHosts map[string]bool
 	// VIPHolder is the short name of the load balancer that holds the virtual
 	// IP; it is changed last.

@@ -272,6 +272,20 @@ func TestHostsAreConfiguredInOrder(t *testing.T) {
 		}},
 		{"a new host in a tier that serves", Options{NewHosts: map[string]bool{"web-5": true}}, map[string]string{
 			"web-2": "app-1 app-2 db-1 web-1",
+			"web-4": "app-1 app-2 db-1 web-1 web-2 web-3",
+			"web-5": "app-1 app-2 db-1",
+			"lb-1":  "app-1 app-2 db-1 web-1 web-2 web-3 web-4 web-5",
+		}},
+		{"several new hosts in tiers that serve", Options{VIPHolder: "lb-1", NewHosts: map[string]bool{
+			"web-3": true, "web-4": true, "web-5": true, "app-2": true, "lb-2": true,
+		}}, map[string]string{
+			"app-2": "db-1",
+			"web-1": "app-1 app-2 db-1",
+			"web-2": "app-1 app-2 db-1 web-1",
+			"web-3": "app-1 app-2 db-1",
+			"web-5": "app-1 app-2 db-1",
+			"lb-1":  "app-1 app-2 db-1 web-1 web-2 web-3 web-4 web-5",
+			"lb-2":  "app-1 app-2 db-1 lb-1 web-1 web-2 web-3 web-4 web-5", // a new one does not take the virtual IP
 		}},
 	}
 	for _, c := range cases {

@@ -57,6 +57,7 @@ func newApp() *cli.App {
 		Commands: []*cli.Command{
 			upCommand(),
 			previewCommand(),
+			scaleCommand(),
 			refreshCommand(),
 			destroyCommand(),
 			outputsCommand(),

@@ -96,6 +96,13 @@ func TestMistakesOnTheCommandLineAreSaid(t *testing.T) {
 		{[]string{"preview", "-e", "stage"}, `there is no environment "stage"; there is lab, prod`},
 		{[]string{"destroy", "--yes"}, "destroy --yes needs the environment's name: --env NAME"},
 		{[]string{"destroy", "--env", "lab"}, "there is no terminal to ask on; say --yes"},
+		{[]string{"scale", "--yes", "-e", "lab"}, "the tiers are lb, web, app, db"},
+		{[]string{"scale", "--yes", "-e", "lab", "cache=4"}, `there is no tier "cache"; the tiers are lb, web, app, db`},
+		{[]string{"scale", "web=4", "web=+1", "-e", "lab", "--yes"}, "tier web stands there twice"},
+		{[]string{"scale", "web=4", "-e", "lab"}, "there is no terminal to ask on; say --yes"},
+		{[]string{"scale", "web=4", "-e", "stage", "--dry-run"}, `there is no environment "stage"; there is lab, prod`},
+		{[]string{"scale", "web=4", "--yes", "--drain-timeout", "10ms"}, "--drain-timeout must be between 1s and 1h"},
+		{[]string{"up", "--yes", "--drain-timeout", "2h"}, "--drain-timeout must be between 1s and 1h"},
 		{[]string{"completion", "tcsh"}, "name one shell: bash, zsh, fish"},
 		{[]string{"upp"}, `there is no command "upp"`},
 	}
@@ -137,6 +144,10 @@ func TestCompletionKnowsTheEnvironments(t *testing.T) {
 	stdout, _, _ = command(t, dir, "preview", "--generate-bash-completion")
 	if !strings.Contains(stdout, "--show-files\n") {
 		t.Errorf("flags: %q", stdout)
+	}
+	stdout, _, _ = command(t, dir, "scale", "--generate-bash-completion")
+	if !strings.HasPrefix(stdout, "lb=\nweb=\napp=\ndb=\n") || !strings.Contains(stdout, "--dry-run\n") {
+		t.Errorf("tiers: %q", stdout)
 	}
 	stdout, _, _ = command(t, dir, "--generate-bash-completion")
 	for _, want := range []string{"up", "preview", "lab", "doctor"} {

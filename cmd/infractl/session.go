@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -44,6 +45,8 @@ type session struct {
 	// reporter shows progress on stderr.
 	reporter *report.Reporter
 	engine   *engine.Engine
+	// drained is what became of the hosts that go.
+	drained []leaving
 
 	mu    sync.Mutex
 	shown *report.Reporter // the same, for others than the command itself
@@ -155,6 +158,18 @@ func confirm(c *cli.Context, question, answer string) error {
 	if err := mustAsk(c); err != nil {
 		return err
 	}
+	given, err := ask(c.Context, question)
+	if err != nil {
+		return err
+	}
+	if given != answer {
+		return usage("not confirmed; nothing was changed")
+	}
+	return nil
+}
+
+// ask asks on the terminal. It fails if there is no answer.
+func ask(ctx context.Context, question string) (string, error) {
 	fmt.Fprintf(os.Stderr, "%s ", question)
 	said := make(chan string, 1)
 	go func() {
@@ -168,15 +183,12 @@ func confirm(c *cli.Context, question, answer string) error {
 	select {
 	case line, any := <-said:
 		if !any {
-			return usage("no answer; nothing was changed")
+			return "", usage("no answer; nothing was changed")
 		}
-		if strings.TrimSpace(line) != answer {
-			return usage("not confirmed; nothing was changed")
-		}
-		return nil
-	case <-c.Context.Done():
+		return strings.TrimSpace(line), nil
+	case <-ctx.Done():
 		// Nobody can stop the read, but the process ends soon.
-		return &engine.Error{Kind: engine.Interrupted, Err: errors.New("interrupted; nothing was changed")}
+		return "", &engine.Error{Kind: engine.Interrupted, Err: errors.New("interrupted; nothing was changed")}
 	}
 }
 

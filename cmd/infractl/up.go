@@ -24,7 +24,7 @@ func upCommand() *cli.Command {
 		Usage:     "make the environment what its configuration says",
 		UsageText: "infractl up [--env NAME] [--yes]",
 		Flags: []cli.Flag{
-			envFlag(), yesFlag(), resultFlag(), skipUnreachableFlag(), lockTimeoutFlag(),
+			envFlag(), yesFlag(), resultFlag(), skipUnreachableFlag(), lockTimeoutFlag(), leavingTimeoutFlag(),
 			&cli.BoolFlag{Name: "refresh", Usage: "read everything from the cloud first, not only what is on the hosts"},
 			&cli.StringSliceFlag{Name: "recreate", Usage: "make database host `NAME` anew, empty, if it is gone"},
 			&cli.StringSliceFlag{Name: "resize", Usage: "let `NAME` be powered off to change its server type"},
@@ -37,6 +37,10 @@ func upCommand() *cli.Command {
 
 func up(c *cli.Context) error {
 	if err := mustAsk(c); err != nil {
+		return err
+	}
+	timeout, err := leavingTimeout(c)
+	if err != nil {
 		return err
 	}
 	s, err := begin(c, false)
@@ -64,17 +68,27 @@ func up(c *cli.Context) error {
 		}
 		s.newReporter()
 	}
-	s.reporter.Phase("reading the hosts")
-	err = s.engine.Up(c.Context, o, s.reporter.Event)
-	result := s.reporter.Finish()
-	fmt.Fprintln(os.Stderr, result.Summary(s.engine.Environment))
-	if err := s.done(result, err); err != nil {
+	if err := s.drainLeaving(timeout); err != nil {
+		s.reporter.Finish()
+		return err
+	}
+	result, err := s.apply(o)
+	if err != nil {
 		if c.Bool("json") {
 			_ = writeJSON(os.Stdout, map[string]any{"environment": s.engine.Environment, "result": result})
 		}
 		return err
 	}
 	return s.finished(result)
+}
+
+// apply makes the change and shows it. It ends the session's reporter.
+func (s *session) apply(o engine.UpOptions) (report.Result, error) {
+	s.reporter.Phase("reading the hosts")
+	err := s.engine.Up(s.c.Context, o, s.reporter.Event)
+	result := s.reporter.Finish()
+	fmt.Fprintln(os.Stderr, result.Summary(s.engine.Environment))
+	return result, s.done(result, err)
 }
 
 func upOptions(c *cli.Context) engine.UpOptions {

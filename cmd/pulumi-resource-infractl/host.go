@@ -19,8 +19,15 @@ import (
 )
 
 // skipVariable names the environment variable that makes hosts that do not
-// answer keep the state that was seen last.
+// answer keep the state that was seen last: all of them if it is 1, else those
+// whose short names it has, with commas between them.
 const skipVariable = "INFRACTL_SKIP_UNREACHABLE"
+
+// skipped says whether a host that does not answer keeps its state.
+func skipped(name string) bool {
+	value := os.Getenv(skipVariable)
+	return value == "1" || slices.Contains(strings.Split(value, ","), name)
+}
 
 // configuration is infractl:host:Configuration: everything that infractl keeps
 // on one host. Its outputs have the shape of its inputs and say what is really
@@ -183,8 +190,8 @@ func (c *configuration) read(ctx context.Context, req plugin.ReadRequest) (plugi
 		}
 	}
 	if errors.Is(err, provision.ErrUnreachable) {
-		if os.Getenv(skipVariable) == "1" {
-			c.log(pulumirpc.LogSeverity_WARNING, req.URN, c.plain(err, redact).Error()+"; "+skipVariable+"=1 is set, so what was last seen there is taken for true", false)
+		if skipped(in.Name) {
+			c.log(pulumirpc.LogSeverity_WARNING, req.URN, c.plain(err, redact).Error()+"; "+skipVariable+" is set, so what was last seen there is taken for true", false)
 			return response, nil
 		}
 		err = fmt.Errorf("%w; to go on without looking at hosts that do not answer, set %s=1", err, skipVariable)

@@ -416,6 +416,14 @@ func TestUnreachableHostIsAnErrorThatNamesTheWayOut(t *testing.T) {
 			t.Errorf("%v does not mention %q", err, want)
 		}
 	}
+	t.Setenv(skipVariable, "web-10,lb-1")
+	if _, err := read(); err == nil {
+		t.Error("a host that is not named is skipped")
+	}
+	t.Setenv(skipVariable, "lb-1,web-1")
+	if _, err := read(); err != nil {
+		t.Errorf("a host that is named is not skipped: %v", err)
+	}
 	t.Setenv(skipVariable, "1")
 	r, err := read()
 	if err != nil {

@@ -53,3 +53,35 @@ func TestTheCatalogueIsFoundByNameAndID(t *testing.T) {
 		}
 	}
 }
+
+func TestThePriceListSaysWhatEverythingThatIsRentedCosts(t *testing.T) {
+	p := must(newLab(t).client.Pricing.Get(t.Context()))(t)
+	if p.Currency != "EUR" || p.Volume.PerGBMonthly.Net != "0.0440" {
+		t.Errorf("currency %s, volume %+v", p.Currency, p.Volume)
+	}
+	prices := map[string]string{}
+	for _, s := range p.ServerTypes {
+		for _, at := range s.Pricings {
+			prices[s.ServerType.Name+" "+at.Location.Name] = at.Monthly.Net
+		}
+	}
+	for _, f := range p.FloatingIPs {
+		for _, at := range f.Pricings {
+			prices["floating "+string(f.Type)+" "+at.Location.Name] = at.Monthly.Net
+		}
+	}
+	for _, f := range p.PrimaryIPs {
+		for _, at := range f.Pricings {
+			prices["primary "+f.Type+" "+at.Location] = at.Monthly.Net
+		}
+	}
+	for what, want := range map[string]string{
+		"cx23 fsn1": "3.4900", "ccx13 sin": "14.9900", "cx23 ash": "",
+		"floating ipv4 fsn1": "3.0000", "floating ipv6 sin": "1.0000",
+		"primary ipv4 hel1": "0.5000", "primary ipv6 hel1": "0.0000",
+	} {
+		if prices[what] != want {
+			t.Errorf("%s costs %q, not %q", what, prices[what], want)
+		}
+	}
+}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/hetznercloud/hcloud-go/v2/hcloud"
 
+	"github.com/infractl/infractl/cmd/infractl/internal/price"
 	"github.com/infractl/infractl/stacks"
 )
 
@@ -26,6 +27,9 @@ const (
 	typeNetwork    = "hcloud:index/network:Network"
 	typeSSHKey     = "hcloud:index/sshKey:SshKey"
 )
+
+// typeConfiguration is what infractl keeps on a host.
+const typeConfiguration = "infractl:host:Configuration"
 
 // nouns are the kinds' names for people.
 var nouns = map[string]string{
@@ -59,6 +63,8 @@ type inventory struct {
 	now time.Time
 	// vipHolder is the name of the server that the virtual IP is assigned to.
 	vipHolder string
+	// foreign are other environments' servers in the network.
+	foreign int
 	// attached are the ranges' servers: how many servers have an address in a subnet, by the subnet's ID.
 	attached map[string]int
 }
@@ -86,6 +92,8 @@ type Cloud interface {
 	unprotect(ctx context.Context, kind, id string) error
 	// catalog lists what may be ordered.
 	catalog(ctx context.Context) (catalog, error)
+	// prices reads the price list.
+	prices(ctx context.Context) (price.List, error)
 }
 
 // catalog is what may be ordered.
@@ -225,6 +233,11 @@ func (h *hetzner) inventory(ctx context.Context, environment string) (inventory,
 		inv.objects = append(inv.objects, object{typeGroup, id(g.ID), g.Name, g.Created, false})
 	}
 	for _, n := range networks {
+		for _, s := range n.Servers {
+			if _, own := names[s.ID]; !own {
+				inv.foreign++
+			}
+		}
 		for _, s := range n.Subnets {
 			subnet := id(n.ID) + "-" + s.IPRange.String()
 			inv.objects = append(inv.objects, object{typeSubnet, subnet, s.IPRange.String(), time.Time{}, false})
@@ -478,4 +491,14 @@ func (h *hetzner) catalog(ctx context.Context) (catalog, error) {
 		c.locations[l.Name] = string(l.NetworkZone)
 	}
 	return c, nil
+}
+
+func (h *hetzner) prices(ctx context.Context) (price.List, error) {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	p, _, err := h.client.Pricing.Get(ctx)
+	if err != nil {
+		return price.List{}, h.explain("cannot ask the cloud for its prices", err)
+	}
+	return price.FromCloud(p), nil
 }

@@ -57,7 +57,10 @@ type Engine struct {
 	Tools Tools
 
 	say       func(string, ...any)
+	decode    stacks.DecodeOptions
+	read      []byte // the configuration's text before Propose
 	cloud     *hetzner
+	offers    catalog
 	inventory inventory
 	stack     auto.Stack
 	exists    bool
@@ -90,12 +93,11 @@ func Open(ctx context.Context, s Settings) (*Engine, error) {
 	if e.Config, err = e.Project.ReadConfig(e.Environment); err != nil {
 		return nil, err
 	}
-	o, err := stacks.OperatorOptions(e.Environment, e.Project.Dir)
-	if err != nil {
+	if e.decode, err = stacks.OperatorOptions(e.Environment, e.Project.Dir); err != nil {
 		return nil, fail(Invalid, "", "%w", err)
 	}
-	o.SkipFiles = s.SkipFiles
-	e.Spec, err = stacks.Decode(e.Config.Values, o)
+	e.decode.SkipFiles = s.SkipFiles
+	e.Spec, err = stacks.Decode(e.Config.Values, e.decode)
 	if err != nil && !s.SkipFiles {
 		return nil, fail(Invalid, "", "%s is not right:\n%w", filepath.Base(e.Config.File), err)
 	}
@@ -134,14 +136,14 @@ func (e *Engine) Preflight(ctx context.Context) error {
 	if err := id.authorized(e.Spec.SSH.AuthorizedKeys); err != nil {
 		return err
 	}
-	var offers catalog
 	if err := parallel(
-		func() (err error) { offers, err = e.cloud.catalog(ctx); return err },
+		func() (err error) { e.offers, err = e.cloud.catalog(ctx); return err },
 		func() (err error) { e.inventory, err = e.cloud.inventory(ctx, e.Environment); return err },
 	); err != nil {
 		return err
 	}
-	if problems := checkCatalog(e.Spec, offers); len(problems) > 0 {
+	problems := append(checkCatalog(e.Spec, e.offers), checkNetwork(e.Spec, e.inventory)...)
+	if len(problems) > 0 {
 		return fail(Invalid, "", "%s is not right:\n%w", filepath.Base(e.Config.File), &stacks.ConfigError{Problems: problems})
 	}
 	return nil
@@ -349,6 +351,9 @@ func (e *Engine) Ready(ctx context.Context, o UpOptions) error {
 	}
 	before := len(e.state.resources())
 	if err := e.settle(ctx, o.Recreate); err != nil {
+		return err
+	}
+	if err := e.CheckStock(); err != nil {
 		return err
 	}
 	if len(e.state.resources()) != before {

@@ -64,6 +64,80 @@ func checkCatalog(spec stacks.Environment, c catalog) []stacks.Problem {
 	return problems
 }
 
+// checkNetwork reports hosts that the network has no room for, since others
+// have put servers into it.
+func checkNetwork(spec stacks.Environment, inv inventory) []stacks.Problem {
+	total := len(spec.Hosts())
+	if inv.foreign == 0 || total+inv.foreign <= stacks.MaxServers {
+		return nil
+	}
+	return []stacks.Problem{{Key: "infractl:tiers", Message: fmt.Sprintf(
+		"have %d hosts together, but the network, which takes %d servers at most, has %d that are not this environment's", total, stacks.MaxServers, inv.foreign)}}
+}
+
+// checkStock says which of the tiers in which hosts are missing have a server
+// type that is sold out at their location.
+func checkStock(spec stacks.Environment, c catalog, missing map[string]int) []string {
+	told := false
+	for _, t := range c.types {
+		for _, l := range t.Locations {
+			told = told || l.Available
+		}
+	}
+	if !told {
+		return nil // an API that says that there is nothing at all does not say
+	}
+	var out []string
+	for _, name := range stacks.TierNames() {
+		t := spec.Tiers[name]
+		typ := c.types[t.Type]
+		if missing[name] == 0 || typ == nil {
+			continue
+		}
+		var elsewhere []string
+		soldOut := false
+		for _, l := range typ.Locations {
+			switch {
+			case l.Location == nil:
+			case l.Location.Name == t.Location:
+				soldOut = !l.Available
+			case l.Available:
+				elsewhere = append(elsewhere, l.Location.Name)
+			}
+		}
+		if !soldOut {
+			continue
+		}
+		where := "nowhere"
+		if len(elsewhere) > 0 {
+			where = "in " + strings.Join(elsewhere, ", ")
+		}
+		out = append(out, fmt.Sprintf("tier %s needs %d more, but %s is sold out in %s at the moment; it is to be had %s", name, missing[name], t.Type, t.Location, where))
+	}
+	return out
+}
+
+// CheckStock fails if a server that has to be made is of a type that the cloud
+// cannot deliver at the moment. The catalogue and the state must have been read.
+func (e *Engine) CheckStock() error {
+	there := map[string]bool{}
+	for _, names := range e.Servers() {
+		for _, name := range names {
+			there[name] = true
+		}
+	}
+	missing := map[string]int{}
+	for _, h := range e.Spec.Hosts() {
+		if !there[h.Name] {
+			missing[h.Tier]++
+		}
+	}
+	if problems := checkStock(e.Spec, e.offers, missing); len(problems) > 0 {
+		return fail(Failed, "Wait, or choose another server type or location for the tier. Nothing was changed.", "%s", strings.Join(problems, "\n"))
+	}
+	return nil
+}
+
 func sorted[V any](m map[string]V) []string {
 	var out []string
 	for k := range m {

@@ -137,15 +137,22 @@ type Config struct {
 	// SecretsProvider and EncryptionSalt are how its secrets are encrypted; both may be empty.
 	SecretsProvider string
 	EncryptionSalt  string
+
+	text []byte
 }
 
 // ReadConfig reads an environment's configuration.
 func (p Project) ReadConfig(environment string) (Config, error) {
-	c := Config{File: filepath.Join(p.Dir, "Pulumi."+environment+".yaml"), Values: map[string]string{}}
-	text, err := os.ReadFile(c.File)
+	file := filepath.Join(p.Dir, "Pulumi."+environment+".yaml")
+	text, err := os.ReadFile(file)
 	if err != nil {
-		return c, fail(Invalid, "", "cannot read the environment's configuration: %w", err)
+		return Config{}, fail(Invalid, "", "cannot read the environment's configuration: %w", err)
 	}
+	return parseConfig(file, text)
+}
+
+func parseConfig(file string, text []byte) (Config, error) {
+	c := Config{File: file, Values: map[string]string{}, text: text}
 	var doc struct {
 		SecretsProvider string               `yaml:"secretsprovider"`
 		EncryptionSalt  string               `yaml:"encryptionsalt"`
