@@ -180,6 +180,14 @@ func TestScalingConvergesWhateverHappensToIt(t *testing.T) {
 	}
 	p.requireWebHosts(t, "web-1", "web-2")
 
+	// The host that would be left does not serve.
+	p.on(t, "web-1", "/usr/local/lib/infractl/drain 5 'by a test'")
+	config := p.config(t)
+	if r := p.infractl("scale", "-e", p.env, "--yes", "web=1"); r.code != 2 || !strings.Contains(r.stderr, "web-1 is drained (by a test)") || p.config(t) != config {
+		t.Errorf("%v", r)
+	}
+	p.on(t, "web-1", "/usr/local/lib/infractl/undrain")
+
 	// The count lowered by hand: up drains too.
 	lowered := strings.Replace(p.config(t), "count: 2", "count: 1", 1) // no other tier has two
 	if err := os.WriteFile(p.configFile(), []byte(lowered), 0o644); err != nil {
