@@ -103,23 +103,83 @@ func (s *session) stays(name string) bool {
 	return slices.ContainsFunc(s.engine.Spec.Hosts(), func(h stacks.Host) bool { return h.Name == name })
 }
 
-// drainLeaving takes the hosts that the configuration no longer has out of
-// service, before the update deletes them: those that users meet first, first. It
-// also puts those back into service that were to go and stay after all. The
-// state must have been read, and the user must have been asked.
-func (s *session) drainLeaving(timeout time.Duration) error {
-	s.reporter.Phase("looking at the hosts")
-	var going []*member
-	var staying []*member
-	for _, m := range s.members() {
+// split parts hosts into those that stay and those that go.
+func (s *session) split(all []*member) (staying, going []*member) {
+	for _, m := range all {
 		if s.stays(m.Name) {
 			staying = append(staying, m)
 		} else {
 			going = append(going, m)
 		}
 	}
-	if err := s.c.Context.Err(); err != nil {
+	return staying, going
+}
+
+// fit sees whether a host is healthy and takes work. One that was set up before
+// there was a way to tell is taken to be.
+const fit = "! test -x /usr/local/lib/infractl/ready || /usr/local/lib/infractl/ready >&2"
+
+// othersServe fails if hosts go from a tier in which none of those that stay can
+// take their work over. Hosts that were to go before and now stay can.
+func (s *session) othersServe(staying, going []*member) error {
+	for _, tier := range stacks.TierNames() {
+		of := func(m *member) bool { return m.Tier == tier }
+		if !slices.ContainsFunc(going, of) {
+			continue
+		}
+		var hosts []fleet.Host
+		well, standing := false, 0
+		problems := make([]string, len(staying))
+		for i, m := range staying {
+			if !of(m) {
+				continue
+			}
+			standing++
+			switch {
+			case m.reason == forScale || m.reason == forChange:
+				well = true
+			case m.reason != "":
+				problems[i] = fmt.Sprintf("%s is drained (%s)", m.Name, m.reason)
+			case m.err != nil:
+				problems[i] = m.err.Error()
+			default:
+				hosts = append(hosts, m.Host)
+			}
+		}
+		if well {
+			continue
+		}
+		_ = fleet.Each(s.c.Context, hosts, func(ctx context.Context, h fleet.Host) error { // errors are in the problems
+			ctx, cancel := context.WithTimeout(ctx, 2*look)
+			defer cancel()
+			i := slices.IndexFunc(staying, func(m *member) bool { return m.Name == h.Name })
+			if _, err := staying[i].Fleet.Run(ctx, h, "see whether it can take over", fit); err != nil {
+				problems[i] = err.Error()
+			}
+			return nil
+		})
+		problems = slices.DeleteFunc(problems, func(p string) bool { return p == "" })
+		if len(problems) == standing {
+			return &engine.Error{Kind: engine.Invalid, Err: fmt.Errorf("tier %s would be left without a host that serves:\n%s", tier, strings.Join(problems, "\n")),
+				Advice: "Put right what stays first, or put the count back: hosts go from the highest number down. No host was deleted."}
+		}
+	}
+	return nil
+}
+
+// drainLeaving takes the hosts that the configuration no longer has out of
+// service, before the update deletes them: those that users meet first, first. It
+// also puts those back into service that were to go and stay after all. The
+// state must have been read, and the user must have been asked.
+func (s *session) drainLeaving(timeout time.Duration) error {
+	s.reporter.Phase("looking at the hosts")
+	staying, going := s.split(s.members())
+	err := s.othersServe(staying, going)
+	if s.c.Context.Err() != nil {
 		return interrupted(s.c.Context, context.Cause(s.c.Context))
+	}
+	if err != nil {
+		return err
 	}
 	s.undrain(staying)
 	for _, group := range inOrder(going) {

@@ -130,8 +130,12 @@ func (s *session) planScale(changes []scaling.Change) (scaling.Plan, error) {
 	}
 	priced := make(chan *scaling.Price, 1)
 	go func() { priced <- s.priceScale() }()
+	all := s.members()
+	if err := s.othersServe(s.split(all)); err != nil {
+		return scaling.Plan{}, err
+	}
 	var drained []string
-	for _, m := range s.members() {
+	for _, m := range all {
 		if m.reason == forScale {
 			drained = append(drained, m.Name)
 		}
