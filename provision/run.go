@@ -23,8 +23,7 @@ func (c *Conn) Stream(ctx context.Context, step, script string, stdout, stderr i
 // Attend is Stream, but the script's standard input stays open for as long as
 // this computer listens: until the script has ended, the context is cancelled or
 // the connection breaks. So the script can tell from the end of its input that
-// what it does is of no use any more. Unlike other methods, it may be called
-// several times at the same time.
+// what it does is of no use any more.
 func (c *Conn) Attend(ctx context.Context, step, script string, stdout, stderr io.Writer) (int, error) {
 	return c.stream(ctx, step, script, true, stdout, stderr)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
@@ -60,6 +61,7 @@ func newApp() *cli.App {
 			refreshCommand(),
 			destroyCommand(),
 			outputsCommand(),
+			statusCommand(),
 			labCommand(),
 			doctorCommand(),
 			completionCommand(),
@@ -81,6 +83,10 @@ func noColorFlag() cli.Flag {
 
 func usageError(_ *cli.Context, err error, _ bool) error { return usage("%w", err) }
 
+// endsQuietly is set by commands that only look, and that a Ctrl-C is the usual
+// way to end: there is nothing to finish and nothing to say.
+var endsQuietly atomic.Bool
+
 // forced is closed at the second interrupt.
 var forced = make(chan struct{})
 
@@ -93,7 +99,9 @@ func interruptible() (context.Context, func()) {
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	go func() {
 		<-signals
-		fmt.Fprintln(os.Stderr, "infractl: finishing what has begun; press Ctrl-C again to stop at once")
+		if !endsQuietly.Load() {
+			fmt.Fprintln(os.Stderr, "infractl: finishing what has begun; press Ctrl-C again to stop at once")
+		}
 		cancel()
 		<-signals
 		fmt.Fprintln(os.Stderr, "infractl: stopping at once; the next run clears up")
