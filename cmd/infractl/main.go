@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"sync/atomic"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/infractl/infractl/stacks"
 )
 
 func main() {
@@ -20,6 +23,14 @@ func main() {
 func run(args []string) int {
 	if completesEnvironment(args) {
 		printEnvironments(os.Stdout)
+		return 0
+	}
+	if environment, asks := completesHost(args); asks {
+		printHosts(os.Stdout, environment)
+		return 0
+	}
+	if completes(args, "--tier") {
+		fmt.Println(strings.Join(stacks.TierNames(), "\n"))
 		return 0
 	}
 	ctx, stop := interruptible()
@@ -62,6 +73,8 @@ func newApp() *cli.App {
 			destroyCommand(),
 			outputsCommand(),
 			statusCommand(),
+			sshCommand(),
+			execCommand(),
 			labCommand(),
 			doctorCommand(),
 			completionCommand(),

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
 	"strings"
@@ -243,11 +244,11 @@ func (s *session) shower() func(health.Snapshot) error {
 }
 
 // writeLine writes a result for programs that read one line for each.
-func writeLine(f *os.File, v any) error {
+func writeLine(w io.Writer, v any) error {
 	text, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(append(screen.CleanJSON(text), '\n'))
+	_, err = w.Write(append(screen.CleanJSON(text), '\n'))
 	return err
 }
