@@ -53,7 +53,8 @@ const (
 	bootLogin = 20 * time.Second
 )
 
-// Conn is a connection to a host. Its methods must not be called concurrently.
+// Conn is a connection to a host. Methods that only look, and those that run
+// scripts, may be called at the same time; Apply and Remove must be alone.
 type Conn struct {
 	target Target
 	client *ssh.Client

@@ -17,11 +17,25 @@ func (c *Conn) Run(ctx context.Context, step, script string) ([]byte, error) {
 // Stream runs a script as root and hands on what it prints as it comes. It
 // returns the script's exit status; an error means that the status is not known.
 func (c *Conn) Stream(ctx context.Context, step, script string, stdout, stderr io.Writer) (int, error) {
+	return c.stream(ctx, step, script, false, stdout, stderr)
+}
+
+// Attend is Stream, but the script's standard input stays open for as long as
+// this computer listens: until the script has ended, the context is cancelled or
+// the connection breaks. So the script can tell from the end of its input that
+// what it does is of no use any more.
+func (c *Conn) Attend(ctx context.Context, step, script string, stdout, stderr io.Writer) (int, error) {
+	return c.stream(ctx, step, script, true, stdout, stderr)
+}
+
+func (c *Conn) stream(ctx context.Context, step, script string, attend bool, stdout, stderr io.Writer) (int, error) {
 	s, err := c.start(ctx, step, greeted(script))
 	if err != nil {
 		return -1, err
 	}
-	s.in.Close()
+	if !attend {
+		s.in.Close()
+	}
 	s.errors.follow(stderr)
 	_, readErr := io.Copy(stdout, s.out)
 	err = s.wait()

@@ -79,7 +79,9 @@ func (l *life) interruptible() (context.Context, func()) {
 			return
 		}
 		cancel()
-		l.say("infractl: finishing what has begun; press Ctrl-C again to stop at once")
+		if !endsQuietly.Load() {
+			l.say("infractl: finishing what has begun; press Ctrl-C again to stop at once")
+		}
 		if !next() {
 			return
 		}

@@ -4,8 +4,12 @@ package main
 import (
 	"fmt"
 	"os"
+	"strings"
+	"sync/atomic"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/infractl/infractl/stacks"
 )
 
 func main() {
@@ -16,6 +20,14 @@ func main() {
 func run(args []string) int {
 	if completesEnvironment(args) {
 		printEnvironments(os.Stdout)
+		return 0
+	}
+	if environment, asks := completesHost(args); asks {
+		printHosts(os.Stdout, environment)
+		return 0
+	}
+	if completes(args, "--tier") {
+		fmt.Println(strings.Join(stacks.TierNames(), "\n"))
 		return 0
 	}
 	app, l := newApp(), &life{}
@@ -63,6 +75,9 @@ func newApp() *cli.App {
 			outputsCommand(),
 			historyCommand(),
 			unlockCommand(),
+			statusCommand(),
+			sshCommand(),
+			execCommand(),
 			labCommand(),
 			doctorCommand(),
 			completionCommand(),
@@ -83,3 +98,7 @@ func noColorFlag() cli.Flag {
 }
 
 func usageError(_ *cli.Context, err error, _ bool) error { return usage("%w", err) }
+
+// endsQuietly is set by commands that only look, and that a Ctrl-C is the usual
+// way to end: there is nothing to finish and nothing to say.
+var endsQuietly atomic.Bool

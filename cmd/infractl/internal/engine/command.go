@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/blang/semver"
+	"golang.org/x/sys/unix"
 )
 
 // forcedExit is how long a Pulumi CLI that was told twice to stop may take
@@ -157,17 +158,14 @@ func (c *command) wait(ctx context.Context, p *os.Process, done <-chan error) er
 	return <-done
 }
 
-// scratch is a file that has no name, so that nobody has to remove it.
+// scratch is a file that has no name and is on no disk: what the CLI prints may
+// hold secrets, and nobody has to remove it.
 func scratch() (*os.File, error) {
-	f, err := os.CreateTemp("", "infractl-*")
+	fd, err := unix.MemfdCreate("infractl", unix.MFD_CLOEXEC)
 	if err != nil {
-		return nil, fmt.Errorf("cannot make a temporary file: %w", err)
+		return nil, fmt.Errorf("cannot make a file in memory: %w", err)
 	}
-	if err := os.Remove(f.Name()); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("cannot remove a temporary file: %w", err)
-	}
-	return f, nil
+	return os.NewFile(uintptr(fd), "infractl"), nil
 }
 
 func collect(f *os.File, more []io.Writer) (string, error) {
