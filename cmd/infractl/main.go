@@ -58,6 +58,7 @@ func newApp() *cli.App {
 			upCommand(),
 			previewCommand(),
 			scaleCommand(),
+			driftCommand(),
 			refreshCommand(),
 			destroyCommand(),
 			outputsCommand(),
