@@ -311,8 +311,12 @@ func (s *session) goOn(open []string) error {
 	for _, line := range open {
 		s.reporter.Say("%s", line)
 	}
-	if s.c.Bool("yes") {
+	switch {
+	case s.c.Bool("yes"):
 		s.reporter.Say("warning: going on all the same, because of --yes")
+		return nil
+	case s.c.IsSet("plan"):
+		s.reporter.Say("warning: going on all the same, because of --plan")
 		return nil
 	}
 	s.reporter.Finish()

@@ -70,6 +70,7 @@ func newApp() *cli.App {
 			upCommand(),
 			previewCommand(),
 			scaleCommand(),
+			driftCommand(),
 			refreshCommand(),
 			destroyCommand(),
 			outputsCommand(),

@@ -74,6 +74,11 @@ func TestEveryKindOfErrorHasItsExitCode(t *testing.T) {
 		{of(engine.Locked), 4},
 		{of(engine.Partial), 5},
 		{of(engine.Interrupted), 130},
+		{detailed(false, nil), 0},
+		{detailed(true, nil), 2},
+		{detailed(true, of(engine.Invalid)), 1},
+		{detailed(false, of(engine.Locked)), 1},
+		{detailed(false, context.Canceled), 1},
 		{context.Canceled, 130},
 	}
 	for _, c := range cases {
@@ -104,11 +109,39 @@ func TestMistakesOnTheCommandLineAreSaid(t *testing.T) {
 		{[]string{"scale", "web=4", "--yes", "--drain-timeout", "10ms"}, "--drain-timeout must be between 1s and 1h"},
 		{[]string{"up", "--yes", "--drain-timeout", "2h"}, "--drain-timeout must be between 1s and 1h"},
 		{[]string{"completion", "tcsh"}, "name one shell: bash, zsh, fish"},
+		{[]string{"preview", "--fast"}, "flag provided but not defined: -fast"},
+		{[]string{"preview", "--json", "--markdown"}, "choose one"},
+		{[]string{"up", "--plan", "nowhere.json"}, "cannot read the plan: open nowhere.json"},
+		{[]string{"up", "--plan", "Pulumi.yaml"}, "Pulumi.yaml is no plan to go by: it is damaged"},
+		{[]string{"up", "--plan", "x.json", "--resize", "web-1"}, "leave out --resize"},
 		{[]string{"upp"}, `there is no command "upp"`},
 	}
 	for _, c := range cases {
 		stdout, stderr, code := command(t, dir, c.args...)
 		if code != 2 || !strings.Contains(stderr, c.want) || stdout != "" {
+			t.Errorf("infractl %s: exit code %d\nstdout: %s\nstderr: %s", strings.Join(c.args, " "), code, stdout, stderr)
+		}
+	}
+}
+
+func TestWhereTwoMeansADifferenceEveryMistakeIsOne(t *testing.T) {
+	dir := project(t, map[string]string{"Pulumi.lab.yaml": "", "Pulumi.prod.yaml": ""})
+	cases := []struct {
+		args []string
+		want string
+	}{
+		{[]string{"drift"}, "there are several environments"},
+		{[]string{"drift", "--fast"}, "flag provided but not defined: -fast"},
+		{[]string{"drift", "-e", "lab", "--json", "--markdown"}, "choose one"},
+		{[]string{"preview", "--detailed-exitcode"}, "there are several environments"},
+		{[]string{"preview", "--detailed-exitcode", "--fast"}, "flag provided but not defined: -fast"},
+		{[]string{"preview", "--fast", "--detailed-exitcode"}, "flag provided but not defined: -fast"},
+		{[]string{"preview", "--detailed-exitcode", "lab"}, "takes no arguments"},
+		{[]string{"preview", "--detailed-exitcode", "--json", "--markdown"}, "choose one"},
+	}
+	for _, c := range cases {
+		stdout, stderr, code := command(t, dir, c.args...)
+		if code != 1 || !strings.Contains(stderr, c.want) || stdout != "" {
 			t.Errorf("infractl %s: exit code %d\nstdout: %s\nstderr: %s", strings.Join(c.args, " "), code, stdout, stderr)
 		}
 	}

@@ -20,7 +20,7 @@ func refreshCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			upOptions(c)
+			skipIfAsked(c)
 			s.reporter.Phase("reading %s", s.engine.Environment)
 			if err := s.lock(""); err != nil {
 				s.reporter.Finish()

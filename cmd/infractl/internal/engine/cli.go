@@ -56,7 +56,8 @@ func explainCLI(err error) error {
 		return fail(Invalid, "Set PULUMI_CONFIG_PASSPHRASE or PULUMI_CONFIG_PASSPHRASE_FILE.", "the passphrase of the environment's secrets is not set")
 	case strings.Contains(words, "PULUMI_ACCESS_TOKEN must be set"):
 		return fail(Invalid, "Set PULUMI_BACKEND_URL, such as file:///var/lib/infractl, or run: pulumi login", "no place was chosen for the environment's state")
-	case strings.Contains(words, "failed to run update"), strings.Contains(words, "failed to destroy"), strings.Contains(words, "failed to run preview"), strings.Contains(words, "failed to refresh"):
+	case strings.Contains(words, "failed to run update"), strings.Contains(words, "failed to destroy"), strings.Contains(words, "failed to run preview"),
+		strings.Contains(words, "failed to refresh"), strings.Contains(words, "failed to preview refresh"):
 		return &operationError{output: words}
 	}
 	return fmt.Errorf("pulumi: %w", err)

@@ -70,6 +70,7 @@ type Engine struct {
 	hold      hold
 	settings  Settings
 	workDir   string
+	copyDir   string         // of a settled copy of the state; may be empty
 	outputs   map[string]any // of an up in this process
 }
 
@@ -251,14 +252,29 @@ func (e *Engine) Load(ctx context.Context, create bool) error {
 func (e *Engine) Exists() bool { return e.exists }
 
 func (e *Engine) openStack(ctx context.Context) error {
+	ws, err := e.workspace(ctx, e.workDir, e.Tools.variables())
+	if err != nil {
+		return err
+	}
+	if e.exists {
+		e.stack, err = auto.SelectStack(ctx, e.Environment, ws)
+	} else {
+		e.stack, err = auto.NewStack(ctx, e.Environment, ws)
+	}
+	return explainCLI(err)
+}
+
+// workspace is what the Automation API works with: the program, the CLI, the
+// directory in which the CLI runs, and its variables.
+func (e *Engine) workspace(ctx context.Context, dir string, variables map[string]string) (auto.Workspace, error) {
 	provider := e.Config.SecretsProvider
 	if provider == "" && !hosted(backend(e.Project)) {
 		provider = "passphrase"
 	}
 	ws, err := auto.NewLocalWorkspace(ctx,
-		auto.WorkDir(e.workDir),
+		auto.WorkDir(dir),
 		auto.Pulumi(e.Tools.command),
-		auto.EnvVars(e.Tools.variables()),
+		auto.EnvVars(variables),
 		auto.SecretsProvider(provider),
 		auto.Program(stacks.New(stacks.Options{
 			Dir:        e.Project.Dir,
@@ -268,14 +284,9 @@ func (e *Engine) openStack(ctx context.Context) error {
 		})),
 	)
 	if err != nil {
-		return fmt.Errorf("cannot prepare the Pulumi workspace: %w", err)
+		return nil, fmt.Errorf("cannot prepare the Pulumi workspace: %w", err)
 	}
-	if e.exists {
-		e.stack, err = auto.SelectStack(ctx, e.Environment, ws)
-	} else {
-		e.stack, err = auto.NewStack(ctx, e.Environment, ws)
-	}
-	return explainCLI(err)
+	return ws, nil
 }
 
 var errNoStack = errors.New("the environment has no state yet")
@@ -350,7 +361,11 @@ func (e *Engine) Ready(ctx context.Context, o UpOptions) error {
 		return err
 	}
 	before := len(e.state.resources())
-	if err := e.settle(ctx, o.Recreate); err != nil {
+	s, err := e.acceptable(ctx, o)
+	if err != nil {
+		return err
+	}
+	if err := e.carryOut(ctx, s); err != nil {
 		return err
 	}
 	if err := e.CheckStock(); err != nil {
@@ -363,13 +378,14 @@ func (e *Engine) Ready(ctx context.Context, o UpOptions) error {
 }
 
 // Preview plans a change without making it.
-func (e *Engine) Preview(ctx context.Context, o UpOptions, sink Sink) error {
+func (e *Engine) Preview(ctx context.Context, o UpOptions, sink Sink) (err error) {
+	defer func() { err = errors.Join(err, e.removeCopy()) }()
 	ch, done := pump(sink)
 	opts := []optpreview.Option{optpreview.EventStreams(ch), optpreview.Parallel(parallelism), optpreview.SuppressProgress()}
 	if o.Refresh {
 		opts = append(opts, optpreview.Refresh())
 	}
-	_, err := e.stack.Preview(ctx, opts...)
+	_, err = e.stack.Preview(ctx, opts...)
 	done(err)
 	if err != nil && ctx.Err() != nil {
 		return &Error{Kind: Interrupted, Err: errors.New("interrupted; nothing was changed")}

@@ -122,32 +122,14 @@ func lost(st *state, s settlement) bool {
 	return total > 0 && len(s.gone) == total
 }
 
-// settle makes the state and the cloud agree after a run that was cut off.
-// recreate are the database hosts that may be made anew, empty, by short name.
-func (e *Engine) settle(ctx context.Context, recreate []string) error {
-	s, err := e.compare(ctx)
-	if err != nil {
-		return err
-	}
-	if lost(e.state, s) {
-		return e.lostError(s)
-	}
-	if err := refuseLostData(s.gone, recreate); err != nil {
-		return err
-	}
-	for _, o := range s.stray {
-		e.say("%s carries this environment's labels, but is not in its state; it is left alone", o)
-	}
-	return e.carryOut(ctx, s)
-}
-
 func (e *Engine) lostError(s settlement) error {
 	return fail(Invalid, "Use the token of the project that it is in. If everything was deleted by hand, run: infractl destroy --forget --env "+e.Environment,
 		"nothing of %s is in the cloud project that HCLOUD_TOKEN belongs to, but the state knows %d objects", e.Environment, len(s.gone))
 }
 
-// settleForDestroy does the same before everything is deleted: what is gone is
-// no loss then. If everything is, forget has to say that it is meant.
+// settleForDestroy makes the state and the cloud agree before everything is
+// deleted: what is gone is no loss then. If everything is, forget has to say
+// that it is meant.
 func (e *Engine) settleForDestroy(ctx context.Context, forget bool) error {
 	s, err := e.compare(ctx)
 	if err != nil {

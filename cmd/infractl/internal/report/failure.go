@@ -83,6 +83,7 @@ func clean(message string) string {
 		before := m
 		m = strings.TrimSpace(strings.TrimPrefix(m, "error: "))
 		m = strings.TrimPrefix(m, "an unhandled error occurred: ")
+		m = strings.TrimPrefix(m, "Preview failed: ")
 		m = strings.TrimPrefix(m, "program failed: ")
 		m = strings.TrimPrefix(m, "run error: ")
 		m = strings.TrimPrefix(m, "waiting for RPCs: ")
@@ -112,6 +113,9 @@ func explain(message string) (string, string) {
 	}
 	if strings.Contains(m, "cannot be deleted") && strings.Contains(m, "protect") {
 		return "it is protected, since it holds data or the environment's address", "Nothing but `infractl destroy` deletes it."
+	}
+	if strings.Contains(m, "unable to replace resource") && strings.Contains(m, "protection") {
+		return "it would have to be made anew, but it is protected, since it holds data or the environment's address", "infractl preview says why."
 	}
 	return m, ""
 }

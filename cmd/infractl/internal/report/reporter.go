@@ -285,6 +285,7 @@ var noise = []string{
 	"from $PATH",
 	"update failed", "update canceled", "preview failed", "preview canceled", "destroy failed", "refresh failed",
 	"resource monitor shut down",
+	"does not support customTimeouts",
 	"Attempting to deploy or update resources",
 }
 
