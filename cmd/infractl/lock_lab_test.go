@@ -206,3 +206,31 @@ func TestInterruptedRunSaysWhatIsDoneAndWhatIsNot(t *testing.T) {
 		t.Errorf("recorded: %q", got)
 	}
 }
+
+func TestRunsThatBeginTogetherTakeTurns(t *testing.T) {
+	s := newSite(t, 0)
+	s.env = append(s.env, "HOSTLESS_DELAY=500ms")
+	var all []*exec.Cmd
+	var said []*buffer
+	for range 4 {
+		cmd, _, stderr := s.start("up", "--yes", "--lock-timeout", "4m")
+		all, said = append(all, cmd), append(said, stderr)
+	}
+	made := 0
+	for i, cmd := range all {
+		if code := ends(t, cmd, 5*time.Minute); code != 0 {
+			t.Errorf("exit code %d\n%s", code, said[i])
+		}
+		if strings.Contains(said[i].String(), " created (") {
+			made++
+		}
+	}
+	if made != 1 {
+		t.Errorf("%d runs have made something", made)
+		for _, text := range said {
+			t.Log(text)
+		}
+	}
+	s.agree()
+	s.must(0, "up", "--yes", "--lock-timeout", "0")
+}
