@@ -10,6 +10,7 @@ import (
 	"github.com/hetznercloud/hcloud-go/v2/hcloud"
 	"github.com/pulumi/pulumi/sdk/v3/go/common/resource/sig"
 
+	"github.com/infractl/infractl/cmd/infractl/internal/lease"
 	"github.com/infractl/infractl/provision/desired"
 )
 
@@ -67,11 +68,19 @@ func (e *Engine) Deployed(ctx context.Context) (Deployed, error) {
 			d.Outputs = r.Outputs
 		}
 	}
-	d.Running = e.locks.living()
+	d.Running = e.running()
 	if run, err := e.journal.read(); err == nil && run != nil && d.Running == "" {
 		d.Unfinished = &Unfinished{Operation: run.Operation, Since: run.Since}
 	}
 	return d, nil
+}
+
+// running says who is changing the environment now; it is empty if nobody is.
+func (e *Engine) running() string {
+	if l, err := lease.Look(e.hold.place); err == nil && l != nil && !l.Process.Gone() {
+		return (&lease.HeldError{State: *l}).Error()
+	}
+	return e.locks.living()
 }
 
 // living says who holds the lock and is alive, or may be: a process of another
