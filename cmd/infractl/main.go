@@ -75,6 +75,7 @@ func newApp() *cli.App {
 			statusCommand(),
 			sshCommand(),
 			execCommand(),
+			logsCommand(),
 			labCommand(),
 			doctorCommand(),
 			completionCommand(),
