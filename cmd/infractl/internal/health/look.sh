@@ -24,13 +24,13 @@ machine() {
 	grep -s -e '^MemTotal:' -e '^MemAvailable:' /proc/meminfo
 	stat -f --printf 'disk %b %f %a\n' /
 	[ ! -e /run/reboot-required ] || echo reboot
-	newest=$(for image in /boot/vmlinuz-*; do
-		[ ! -e "$image" ] || echo "${image#/boot/vmlinuz-}"
-	done | sort -V | tail -n 1)
-	[ -z "$newest" ] || echo "newest $newest"
+	set -- /boot/vmlinuz-*
+	[ -e "$1" ] || return 0
+	newest=$(printf '%s\n' "$@" | sort -V | tail -n 1)
+	echo "newest ${newest#/boot/vmlinuz-}"
 }
 
-# units PATTERN... prints those units, and those that have failed.
+# units PATTERN... prints those units, and all that have failed.
 units() {
 	section units
 	timeout 1 systemctl list-units --all --plain --no-legend --no-pager -- "$@"

@@ -148,7 +148,28 @@ func (o *Observer) host(ctx context.Context, h fleet.Host) (*reading, *Drift, er
 // errSlow is a host that let in and did not answer in time.
 var errSlow = fmt.Errorf("let in, but did not answer: %w", context.DeadlineExceeded)
 
-// read lets a host run look.sh and looks for drift meanwhile.
+// answers keeps what a host says.
+type answers struct {
+	bytes.Buffer
+	mark []byte
+	// asked is closed when the host has answered all but the second sample, or
+	// does not answer any more.
+	asked chan struct{}
+	once  sync.Once
+}
+
+func (a *answers) Write(p []byte) (int, error) {
+	n, err := a.Buffer.Write(p)
+	if bytes.Contains(a.Bytes(), a.mark) {
+		a.end()
+	}
+	return n, err
+}
+
+func (a *answers) end() { a.once.Do(func() { close(a.asked) }) }
+
+// read lets a host run look.sh. Drift is looked for when that has said the most
+// important, while it waits for its second sample.
 func (o *Observer) read(ctx context.Context, h fleet.Host) (*reading, *Drift, error) {
 	conn, err := o.connect(ctx, h)
 	if err != nil {
@@ -160,12 +181,16 @@ func (o *Observer) read(ctx context.Context, h fleet.Host) (*reading, *Drift, er
 	o.mu.Lock()
 	again := o.answered[h.Name]
 	o.mu.Unlock()
+	mark := "@@" + word()
+	text := &answers{mark: []byte("\n" + mark + " asked\n"), asked: make(chan struct{})}
 	var d *Drift
 	var wg sync.WaitGroup
-	wg.Go(func() { d = o.drift(ctx, conn, h) })
-	mark := "@@" + word()
-	var text bytes.Buffer
-	status, err := conn.Stream(ctx, "look", script(h, mark, again), &text, io.Discard)
+	wg.Go(func() {
+		<-text.asked
+		d = o.drift(ctx, conn, h)
+	})
+	status, err := conn.Stream(ctx, "look", script(h, mark, again), text, io.Discard)
+	text.end()
 	if err != nil {
 		o.drop(h)
 	}
