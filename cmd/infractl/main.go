@@ -79,6 +79,7 @@ func newApp() *cli.App {
 			statusCommand(),
 			sshCommand(),
 			execCommand(),
+			logsCommand(),
 			labCommand(),
 			doctorCommand(),
 			completionCommand(),

@@ -22,7 +22,7 @@ import (
 
 const (
 	// statusLimit is how long status takes at most, with reading the state.
-	statusLimit = 2900 * time.Millisecond
+	statusLimit = 2800 * time.Millisecond
 	// lookLimit and lookMinimum bound what remains of that for the hosts.
 	lookLimit   = 2500 * time.Millisecond
 	lookMinimum = 1500 * time.Millisecond

@@ -24,27 +24,30 @@ machine() {
 	grep -s -e '^MemTotal:' -e '^MemAvailable:' /proc/meminfo
 	stat -f --printf 'disk %b %f %a\n' /
 	[ ! -e /run/reboot-required ] || echo reboot
-	newest=$(for image in /boot/vmlinuz-*; do
-		[ ! -e "$image" ] || echo "${image#/boot/vmlinuz-}"
-	done | sort -V | tail -n 1)
-	[ -z "$newest" ] || echo "newest $newest"
+	set -- /boot/vmlinuz-*
+	[ -e "$1" ] || return 0
+	newest=$(printf '%s\n' "$@" | sort -V | tail -n 1)
+	echo "newest ${newest#/boot/vmlinuz-}"
 }
 
-# units PATTERN... prints those units, and those that have failed.
+# units PATTERN... prints those units, and all that have failed.
 units() {
 	section units
 	timeout 1 systemctl list-units --all --plain --no-legend --no-pager -- "$@"
 	timeout 1 systemctl list-units --state=failed --plain --no-legend --no-pager
 }
 
-# duty prints whether and why the host is drained, and whether it calls itself ready.
-duty() {
-	if [ -e /run/infractl/drained ]; then
-		section drained
-		head -c 300 /run/infractl/drained
-		section left
-		head -c 300 /run/infractl/drained.left 2>/dev/null
-	fi
+# drained prints whether and why the host is drained.
+drained() {
+	[ -e /run/infractl/drained ] || return 0
+	section drained
+	head -c 300 /run/infractl/drained
+	section left
+	head -c 300 /run/infractl/drained.left 2>/dev/null
+}
+
+# ready prints whether the host calls itself ready.
+ready() {
 	[ -x /usr/local/lib/infractl/ready ] || return 0
 	status=0
 	said=$(timeout 1 /usr/local/lib/infractl/ready 2>&1 </dev/null) || status=$?
@@ -112,13 +115,9 @@ application() {
 	done
 }
 
-# database ADDRESS prints whether PostgreSQL answers there, its version and how
-# many clients it has.
+# database prints PostgreSQL's version and how many clients it has, if it answers.
 database() {
 	section database
-	status=0
-	timeout 1 pg_isready --quiet --host="$1" --timeout=1 || status=$?
-	echo "answer $status"
 	setpriv --reuid=postgres --regid=postgres --init-groups env -i PATH="$PATH" LC_ALL=C.UTF-8 PGCONNECT_TIMEOUT=1 \
 		timeout 1 psql --no-psqlrc --no-align --tuples-only --quiet --no-password --field-separator=' ' --dbname=postgres --command="
 			SELECT 'server', split_part(current_setting('server_version'), ' ', 1),

@@ -54,7 +54,9 @@ type Observer struct {
 	mu     sync.Mutex
 	conns  map[string]*provision.Conn
 	before map[string]sample
-	drifts map[string]seenDrift
+	// answered are the hosts that answered last time.
+	answered map[string]bool
+	drifts   map[string]seenDrift
 }
 
 // Runs is what is known of runs that change the environment.
@@ -108,8 +110,9 @@ func (o *Observer) Look(ctx context.Context, limit time.Duration) Snapshot {
 		})
 	})
 	wg.Wait()
-	o.before = map[string]sample{}
+	o.before, o.answered = map[string]sample{}, map[string]bool{}
 	for name, r := range f.readings {
+		o.answered[name] = r != nil
 		if s := r.last(); s != nil {
 			o.before[name] = *s
 		}
@@ -145,7 +148,28 @@ func (o *Observer) host(ctx context.Context, h fleet.Host) (*reading, *Drift, er
 // errSlow is a host that let in and did not answer in time.
 var errSlow = fmt.Errorf("let in, but did not answer: %w", context.DeadlineExceeded)
 
-// read lets a host run look.sh and looks for drift meanwhile.
+// answers keeps what a host says.
+type answers struct {
+	bytes.Buffer
+	mark []byte
+	// asked is closed when the host has answered all but the second sample, or
+	// does not answer any more.
+	asked chan struct{}
+	once  sync.Once
+}
+
+func (a *answers) Write(p []byte) (int, error) {
+	n, err := a.Buffer.Write(p)
+	if bytes.Contains(a.Bytes(), a.mark) {
+		a.end()
+	}
+	return n, err
+}
+
+func (a *answers) end() { a.once.Do(func() { close(a.asked) }) }
+
+// read lets a host run look.sh. Drift is looked for when that has said the most
+// important, while it waits for its second sample.
 func (o *Observer) read(ctx context.Context, h fleet.Host) (*reading, *Drift, error) {
 	conn, err := o.connect(ctx, h)
 	if err != nil {
@@ -155,14 +179,18 @@ func (o *Observer) read(ctx context.Context, h fleet.Host) (*reading, *Drift, er
 	// connection goes when the time is up.
 	defer context.AfterFunc(ctx, func() { o.drop(h) })()
 	o.mu.Lock()
-	_, sampled := o.before[h.Name]
+	again := o.answered[h.Name]
 	o.mu.Unlock()
+	mark := "@@" + word()
+	text := &answers{mark: []byte("\n" + mark + " asked\n"), asked: make(chan struct{})}
 	var d *Drift
 	var wg sync.WaitGroup
-	wg.Go(func() { d = o.drift(ctx, conn, h) })
-	mark := "@@" + word()
-	var text bytes.Buffer
-	status, err := conn.Stream(ctx, "look", script(h, mark, sampled), &text, io.Discard)
+	wg.Go(func() {
+		<-text.asked
+		d = o.drift(ctx, conn, h)
+	})
+	status, err := conn.Stream(ctx, "look", script(h, mark, again), text, io.Discard)
+	text.end()
 	if err != nil {
 		o.drop(h)
 	}
@@ -239,9 +267,9 @@ func (o *Observer) drop(h fleet.Host) {
 	}
 }
 
-// script asks a host for everything that its tier has. sampled says that its
-// counters were read before, so that one sample is enough.
-func script(h fleet.Host, mark string, sampled bool) string {
+// script asks a host for everything that its tier has. again says that it was
+// asked before: then one sample of its counters is enough.
+func script(h fleet.Host, mark string, again bool) string {
 	var b strings.Builder
 	b.WriteString(look)
 	fmt.Fprintf(&b, "mark=%s\n", fleet.Quote(mark))
@@ -257,18 +285,22 @@ func script(h fleet.Host, mark string, sampled bool) string {
 		socket = gateSocket
 		asks = append(asks, "application")
 	case stacks.TierDB:
-		asks = append(asks, "database "+fleet.Quote(h.Private))
+		asks = append(asks, "database")
 	}
 	patterns := append([]string{"units"}, units[h.Tier]...)
 	for i, p := range patterns[1:] {
 		patterns[i+1] = fleet.Quote(p)
 	}
-	asks = append(asks, "machine", "duty", strings.Join(patterns, " "), "certificates")
+	asks = append(asks, "machine", "drained", strings.Join(patterns, " "), "certificates")
+	if h.Tier != stacks.TierDB || !again {
+		// PostgreSQL logs every time that it is asked in this way.
+		asks = append(asks, "ready")
+	}
 	b.WriteString("asks() {\n" + strings.Join(asks, "\n") + "\n}\n")
 	switch {
 	case socket == "":
 		b.WriteString("asks\nasked\n")
-	case sampled:
+	case again:
 		b.WriteString("asks\nsample " + fleet.Quote(socket) + "\nasked\n")
 	default:
 		b.WriteString("between " + fleet.Quote(socket) + " asks\n")

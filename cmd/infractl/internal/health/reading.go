@@ -310,11 +310,8 @@ func (r *reading) parseDatabase(text string) {
 	r.database = &database{}
 	for line := range strings.Lines(text) {
 		f := strings.Fields(line)
-		switch {
-		case len(f) == 2 && f[0] == "answer":
-			r.database.answers = f[1] == "0"
-		case len(f) == 3 && f[0] == "server":
-			r.database.version = f[1]
+		if len(f) == 3 && f[0] == "server" {
+			r.database.answers, r.database.version = true, f[1]
 			r.database.clients, _ = strconv.ParseInt(f[2], 10, 64)
 		}
 	}

@@ -26,7 +26,8 @@ import (
 // Host is one server.
 type Host struct {
 	fleet.Host
-	// Files is a directory of the host's own; commands find its path in $FILES.
+	// Files is a directory of the host's own, in which commands run; its path is
+	// in $FILES, too.
 	Files string
 
 	t      *testing.T
@@ -185,6 +186,7 @@ func (h *Host) session(channel ssh.Channel, requests <-chan *ssh.Request) {
 func (h *Host) run(command string, channel ssh.Channel) int {
 	c := exec.Command("sh", "-c", strings.Replace(command, "sudo -n --", "", 1))
 	c.Env = append(os.Environ(), "FILES="+h.Files)
+	c.Dir = h.Files
 	c.Stdout, c.Stderr = channel, channel.Stderr()
 	stdin, err := c.StdinPipe()
 	if err != nil || c.Start() != nil {
