@@ -221,7 +221,7 @@ func refuseLostData(gone []record, recreate []string) error {
 func (e *Engine) newHosts() map[string]bool {
 	configured := map[string]bool{}
 	for _, r := range e.state.resources() {
-		if r.Type == "infractl:host:Configuration" {
+		if r.Type == typeConfiguration {
 			configured[r.name()] = true
 		}
 	}
