@@ -64,17 +64,27 @@ func up(c *cli.Context) error {
 		}
 		s.reporter = report.New(os.Stderr, s.style)
 	}
-	s.reporter.Phase("reading the hosts")
-	err = s.engine.Up(c.Context, o, s.reporter.Event)
-	result := s.reporter.Finish()
-	fmt.Fprintln(os.Stderr, result.Summary(s.engine.Environment))
-	if err := s.done(result, err); err != nil {
+	// A host that was left drained would be missed while the others change.
+	if err := s.undrainStaying(); err != nil {
+		s.reporter.Say("%v", err)
+	}
+	result, err := s.apply(o)
+	if err != nil {
 		if c.Bool("json") {
 			_ = writeJSON(os.Stdout, map[string]any{"environment": s.engine.Environment, "result": result})
 		}
 		return err
 	}
 	return s.finished(result)
+}
+
+// apply makes the change and shows it. It ends the session's reporter.
+func (s *session) apply(o engine.UpOptions) (report.Result, error) {
+	s.reporter.Phase("reading the hosts")
+	err := s.engine.Up(s.c.Context, o, s.reporter.Event)
+	result := s.reporter.Finish()
+	fmt.Fprintln(os.Stderr, result.Summary(s.engine.Environment))
+	return result, s.done(result, err)
 }
 
 func upOptions(c *cli.Context) engine.UpOptions {
