@@ -357,7 +357,7 @@ func (c *Conn) Remove(ctx context.Context, h desired.Host, o Options) (Result, e
 	rest.Secrets = h.Secrets
 	for i := len(h.Units) - 1; i >= 0; i-- {
 		u := h.Units[i]
-		u.Validate, u.Health = "", ""
+		u.Validate, u.Health, u.Before, u.After = "", "", "", ""
 		if !u.Guarded {
 			u.Enabled, u.Active = false, false
 		}

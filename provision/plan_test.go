@@ -25,7 +25,7 @@ func web() desired.Host {
 		Trees: map[string]desired.Tree{"/srv/app/releases/aaa": {Source: "/x", Digest: "sha256:aaa"}},
 		Units: []desired.Unit{
 			{Name: "nginx.service", Enabled: true, Active: true, ReloadOn: []string{"/etc/nginx/"}},
-			{Name: "app@1.service", Enabled: true, Active: true, RestartOn: []string{"/srv/app/current"}},
+			{Name: "app@1.service", Enabled: true, Active: true, RestartOn: []string{"/srv/app/current"}, Before: "step aside", After: "come back"},
 			{Name: "apache2.service"},
 		},
 		Secrets: map[string]string{"word": "xyzzy"},

@@ -26,6 +26,9 @@ const (
 	// actionTime is what an action on a unit may take, in seconds, in the
 	// reckoning of the timer that takes a guarded change back.
 	actionTime = 20
+	// hookTime is how long, in seconds, a unit's Before or After may take; see
+	// the function hook in scripts/common.sh.
+	hookTime = 120
 )
 
 // transaction is a planned change in the form in which it goes to the host.
@@ -146,6 +149,9 @@ func newTransaction(id, holder string, h desired.Host, a *Actual, plan []Action)
 		if touches(u) {
 			guarded = guarded || u.Guarded
 			seconds += actionTime + health(u)
+			if u.Before+u.After != "" {
+				seconds += 2 * hookTime
+			}
 		}
 	}
 	if guarded {
@@ -175,6 +181,9 @@ func newTransaction(id, holder string, h desired.Host, a *Actual, plan []Action)
 				if action.Kind == EnableUnit && a.Units[u.Name].File == "masked" {
 					s.call("systemd", number(u.Name), u.Name, "unmask")
 				}
+				if u.Before != "" && interrupts[action.Kind] {
+					s.call("before", u.Name, string(action.Kind), u.Before)
+				}
 				s.call("systemd", number(u.Name), u.Name, verbs[action.Kind])
 				if action.Kind == ReloadUnit {
 					s.call("reloaded", u.Name)
@@ -187,6 +196,9 @@ func newTransaction(id, holder string, h desired.Host, a *Actual, plan []Action)
 			s.call("health", u.Name, strconv.Itoa(health(u)), u.Health)
 		default:
 			s.call("settle", u.Name)
+		}
+		if loads[u.Name] && u.After != "" {
+			s.call("after", u.Name, string(loading(plan, u.Name)), u.After)
 		}
 	}
 	if guarded {
@@ -222,6 +234,19 @@ func newTransaction(id, holder string, h desired.Host, a *Actual, plan []Action)
 var verbs = map[Kind]string{
 	EnableUnit: "enable", DisableUnit: "disable", StopUnit: "stop",
 	StartUnit: "restart", RestartUnit: "restart", ReloadUnit: "reload-or-restart",
+}
+
+// interrupts are the actions that a unit which runs may want to prepare for.
+var interrupts = map[Kind]bool{StopUnit: true, RestartUnit: true, ReloadUnit: true}
+
+// loading is the action of a plan by which a unit loads its files.
+func loading(plan []Action, unit string) Kind {
+	for _, a := range plan {
+		if a.Subject == unit && (a.Kind == StartUnit || a.Kind == RestartUnit || a.Kind == ReloadUnit) {
+			return a.Kind
+		}
+	}
+	return ""
 }
 
 // validation is the script that runs the checkers, or "" if there is nothing to check.
@@ -277,21 +302,29 @@ func (t *transaction) rollback(h desired.Host, plan, files []Action, reload bool
 	if reload {
 		s.call("daemon_reload")
 	}
+	before := map[string]string{}
+	for _, u := range h.Units {
+		before[u.Name] = u.Before
+	}
 	for _, action := range plan {
 		switch {
 		case action.Kind == ReloadUnit:
-			s.call("resume", number(action.Subject), action.Subject, "reload-or-restart")
+			s.call("resume", number(action.Subject), action.Subject, "reload-or-restart", string(ReloadUnit), before[action.Subject])
 		case action.Kind == RetireUnit, action.Kind == StopUnit:
 			s.call("resume", number(action.Subject), instances(action.Subject), "start")
 		case action.Kind == StartUnit, action.Kind == RestartUnit:
-			s.call("resume", number(action.Subject), action.Subject, "restart")
+			s.call("resume", number(action.Subject), action.Subject, "restart", string(RestartUnit), before[action.Subject])
 		case verbs[action.Kind] != "":
 			s.call("resume", number(action.Subject), action.Subject, "start")
 		}
 	}
 	for _, u := range h.Units {
-		if u.Health != "" && slices.ContainsFunc(plan, func(a Action) bool { return a.Subject == u.Name && verbs[a.Kind] != "" }) {
-			s.call("verify", number(u.Name), u.Name, strconv.Itoa(health(u)), u.Health)
+		if u.Health+u.After != "" && slices.ContainsFunc(plan, func(a Action) bool { return a.Subject == u.Name && verbs[a.Kind] != "" }) {
+			kind := loading(plan, u.Name)
+			if kind == "" {
+				kind = StartUnit // it was stopped
+			}
+			s.call("verify", number(u.Name), u.Name, strconv.Itoa(health(u)), u.Health, string(kind), u.After)
 		}
 	}
 	s.call("disown")

@@ -26,6 +26,7 @@ func (applications) describe(p *plan, h Host) (desired.Host, error) {
 		Host:              h.Name,
 		Address:           h.Address,
 		Port:              uint16(a.Port),
+		Processes:         a.Processes,
 		Name:              a.Name,
 		Release:           p.release.application,
 		Command:           a.Command,

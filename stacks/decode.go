@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/infractl/infractl/templates/application"
 )
 
 // namespace is the namespace of all keys in the stack's configuration.
@@ -42,8 +44,10 @@ const (
 	defaultSSHPort  = 22
 	defaultHealth   = "/healthz"
 	defaultAppPort  = 8080
-	defaultStatic   = "public"
-	defaultDisk     = "nvme"
+	// With two, one serves while the other is restarted.
+	defaultProcesses = 2
+	defaultStatic    = "public"
+	defaultDisk      = "nvme"
 )
 
 // maxServers is how many servers Hetzner Cloud lets into one network
@@ -416,7 +420,7 @@ func decodeVIP(v value) VIP {
 }
 
 func decodeApplication(v value, o DecodeOptions) Application {
-	f := v.fields("name", "release", "command", "static", "health", "port", "environment")
+	f := v.fields("name", "release", "command", "static", "health", "port", "processes", "environment")
 	a := Application{
 		Name:        f["name"].text(""),
 		Release:     f["release"].text(""),
@@ -424,6 +428,7 @@ func decodeApplication(v value, o DecodeOptions) Application {
 		Static:      f["static"].text(defaultStatic),
 		Health:      f["health"].text(defaultHealth),
 		Port:        f["port"].number(defaultAppPort),
+		Processes:   f["processes"].number(defaultProcesses),
 		Environment: f["environment"].named(),
 	}
 	if _, ok := v.data.(map[string]any); !ok {
@@ -449,6 +454,12 @@ func decodeApplication(v value, o DecodeOptions) Application {
 	}
 	if a.Port < 1024 || a.Port > 65535 {
 		v.p.add(f["port"].key, "must be between 1024 and 65535, not %d: the application runs without privileges", a.Port)
+	}
+	if first, last := application.FirstPort+1, application.FirstPort+application.MaxProcesses; a.Port >= first && a.Port <= last {
+		v.p.add(f["port"].key, "must not be between %d and %d, which the application's processes use: %d", first, last, a.Port)
+	}
+	if a.Processes < 1 || a.Processes > application.MaxProcesses {
+		v.p.add(f["processes"].key, "must be between 1 and %d, not %d", application.MaxProcesses, a.Processes)
 	}
 	checkVariables(v.p, f["environment"].key, a.Environment)
 	if !o.SkipFiles {

@@ -149,6 +149,8 @@ func TestEveryMistakeNamesItsKey(t *testing.T) {
 		{"static files that are not there", "infractl:application", `{"name":"shop","release":"release","command":"bin/app","static":"assets"}`, "infractl:application.static: there is no directory assets in the release release"},
 		{"application's name", "infractl:application", `{"name":"My Shop","release":"release","command":"bin/app"}`, "infractl:application.name: must be small letters, digits and hyphens"},
 		{"name of a system user", "infractl:application", `{"name":"postgres","release":"release","command":"bin/app"}`, `infractl:application.name: must not be "postgres": there is a system user of that name`},
+		{"port of a process", "infractl:application", `{"name":"shop","release":"release","command":"bin/app","port":18001}`, "infractl:application.port: must not be between 18001 and 18064, which the application's processes use: 18001"},
+		{"no processes", "infractl:application", `{"name":"shop","release":"release","command":"bin/app","processes":0}`, "infractl:application.processes: must be between 1 and 64, not 0"},
 		{"privileged port", "infractl:application", `{"name":"shop","release":"release","command":"bin/app","port":80}`, "infractl:application.port: must be between 1024 and 65535, not 80"},
 		{"health", "infractl:application", `{"name":"shop","release":"release","command":"bin/app","health":"healthz"}`, "infractl:application.health: must be a path such as /healthz"},
 		{"reserved variable", "infractl:application", `{"name":"shop","release":"release","command":"bin/app","environment":{"LISTEN":":1"}}`, "infractl:application.environment.LISTEN: is set by infractl itself"},

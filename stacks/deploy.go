@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
@@ -222,17 +223,22 @@ func (p *plan) configure(components map[string]*tier, described map[string]desir
 }
 
 // sequence is the order in which a tier's hosts are changed: as they are
-// numbered, but the holder of the virtual IP last.
+// numbered, but the holder of the virtual IP after the others, and new hosts last
+// of all. A new load balancer whom the holder does not know yet would hear
+// nothing from it, and take the virtual IP.
 func (p *plan) sequence(tier string) []*server {
-	var first, last []*server
+	var first, holder, fresh []*server
 	for _, s := range p.servers[tier] {
-		if s.Name == p.options.VIPHolder {
-			last = append(last, s)
-		} else {
+		switch {
+		case p.options.NewHosts[s.Name]:
+			fresh = append(fresh, s)
+		case s.Name == p.options.VIPHolder:
+			holder = append(holder, s)
+		default:
 			first = append(first, s)
 		}
 	}
-	return append(first, last...)
+	return slices.Concat(first, holder, fresh)
 }
 
 // untouched says whether no host of the tier is configured yet.

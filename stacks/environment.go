@@ -106,8 +106,10 @@ type Application struct {
 	// Static is the path of the static files, relative to Release; empty means there are none.
 	Static string
 	// Health is the path that answers 200 when the application can serve.
-	Health      string
-	Port        int
+	Health string
+	Port   int
+	// Processes is how many of its processes run on each application host.
+	Processes   int
 	Environment map[string]string
 }
 

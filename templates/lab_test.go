@@ -221,7 +221,7 @@ func everything(t *testing.T, debian int, m machine, server int64, address netip
 		Debian: debian, Address: address, Port: 5432, MemoryMB: 1024, Cores: 2, Application: "hello", AppNetwork: netip.PrefixFrom(address, 32),
 	}))
 	add(application.Render(application.Input{
-		Debian: debian, Host: "app-1", Address: address, Port: 8080, Name: "hello", Release: whole, Command: "bin/hello", Health: "/",
+		Debian: debian, Host: "app-1", Address: address, Port: 8080, Processes: 2, Name: "hello", Release: whole, Command: "bin/hello", Health: "/",
 		Environment: map[string]string{"TITLE": title}, SecretEnvironment: []string{"API_KEY"},
 		Web: []netip.Addr{address}, Database: address, DatabasePort: 5432, MemoryMB: 1024,
 	}))
@@ -441,7 +441,7 @@ func TestDaemonsTakeEveryFileAndServeARequest(t *testing.T) {
 	t.Run("daemons are confined", func(t *testing.T) {
 		// systemd's figure goes from 0 (confined) to 10; stock units have 9.6.
 		for unit, limit := range map[string]float64{
-			application.Unit("hello"): 1.5, "nginx.service": 3.2, "haproxy.service": 3.4, "keepalived.service": 4,
+			application.Unit("hello", 1): 1.5, application.GateUnit: 2.8, "nginx.service": 3.2, "haproxy.service": 3.4, "keepalived.service": 4,
 			"infractl-lb-health.service": 2.5, "infractl-vip.service": 2.5,
 		} {
 			out := m.must(t, "systemd-analyze security --no-pager "+unit+" | tail -n 1")

@@ -125,7 +125,8 @@ func (f *Files) Copy(path, name string, like desired.File) {
 }
 
 // Merge joins what several daemons want on one host. Packages become one sorted
-// list, units keep the order of the parts. Two parts may say the same thing;
+// list, units keep the order of the parts. A part that only wants a unit off gives
+// way to one that wants it on. Two parts may say the same thing;
 // saying different things about the same file, user, tree, unit, value or
 // secret is an error that wraps ErrConflict and names it, but never its content.
 func Merge(parts ...desired.Host) (desired.Host, error) {
@@ -149,6 +150,13 @@ func Merge(parts ...desired.Host) (desired.Host, error) {
 			i := slices.IndexFunc(whole.Units, func(u desired.Unit) bool { return u.Name == unit.Name })
 			if i < 0 {
 				whole.Units = append(whole.Units, unit)
+				continue
+			}
+			if off(unit) {
+				continue
+			}
+			if off(whole.Units[i]) {
+				whole.Units = append(slices.Delete(whole.Units, i, i+1), unit)
 				continue
 			}
 			if !sameUnit(whole.Units[i], unit) {
@@ -185,11 +193,14 @@ func join[V comparable](whole *map[string]V, part map[string]V, kind string) err
 	return nil
 }
 
+// off says whether a unit is merely not wanted.
+func off(u desired.Unit) bool { return !u.Enabled && !u.Active }
+
 func sameUnit(a, b desired.Unit) bool {
 	lists := slices.Equal(a.ReloadOn, b.ReloadOn) && slices.Equal(a.RestartOn, b.RestartOn)
 	a.ReloadOn, a.RestartOn, b.ReloadOn, b.RestartOn = nil, nil, nil, nil
 	return lists && a.Enabled == b.Enabled && a.Active == b.Active && a.Validate == b.Validate &&
-		a.Health == b.Health && a.HealthTimeout == b.HealthTimeout && a.Guarded == b.Guarded
+		a.Before == b.Before && a.After == b.After && a.Health == b.Health && a.HealthTimeout == b.HealthTimeout && a.Guarded == b.Guarded
 }
 
 var placeholder = regexp.MustCompile(`@@(value|secret|interface)\.([A-Za-z0-9_.:-]+?)@@`)

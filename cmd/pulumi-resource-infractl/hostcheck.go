@@ -452,7 +452,7 @@ func (k *checker) units() {
 	base := at(nil, "units")
 	seen := map[string]bool{}
 	k.each(base, "units", func(p resource.PropertyPath, m resource.PropertyMap) any {
-		k.keys(p, m, "name", "enabled", "active", "reloadOn", "restartOn", "validate", "health", "healthTimeout", "guarded")
+		k.keys(p, m, "name", "enabled", "active", "reloadOn", "restartOn", "validate", "health", "healthTimeout", "before", "after", "guarded")
 		if name, ok := k.required(p, m, "name"); ok {
 			switch {
 			case !unitNames.MatchString(name) || strings.HasPrefix(name, "-"):
@@ -472,7 +472,7 @@ func (k *checker) units() {
 				}
 			})
 		}
-		for _, key := range []string{"validate", "health"} {
+		for _, key := range []string{"validate", "health", "before", "after"} {
 			if command, ok := k.text(p, m, key); ok {
 				// A command is in argument lists on the host, where anyone can read it.
 				for _, found := range provision.Placeholders(command) {

@@ -85,6 +85,14 @@ type Unit struct {
 	// tried every 200 ms. If it does not, the previous files are put back.
 	Health        string `json:"health,omitempty"`
 	HealthTimeout int    `json:"healthTimeout,omitempty"`
+	// Before is a shell command that runs right before a unit that is active is
+	// stopped, restarted or reloaded, such as to let others take its work. After
+	// runs once it is up and healthy again, also after the previous files were
+	// put back. Both find stop, start, restart or reload in the variable ACTION,
+	// and have two minutes. What Before does is a courtesy: the change goes on
+	// if it fails. A failure of After is one of the unit's health.
+	Before string `json:"before,omitempty"`
+	After  string `json:"after,omitempty"`
 	// Guarded says that a mistake in this unit's files can lock the operator
 	// out: the change is undone on the host by a timer, unless a new
 	// connection confirms it.

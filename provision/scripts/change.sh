@@ -468,6 +468,25 @@ systemd() {
 	fi
 }
 
+# before UNIT ACTION COMMAND prepares a unit that runs. The change does not depend on it.
+before() {
+	systemctl --quiet is-active -- "$1" 9>&- || return 0
+	say step "before the $2 of $1"
+	if ! hook "$2" "$3" >"$tx/hook" 2>&1; then
+		say step "going on although $1 could not be prepared: $(tail -n 1 -- "$tx/hook")"
+	fi
+}
+
+# after UNIT ACTION COMMAND
+after() {
+	say step "after the $2 of $1"
+	if ! hook "$2" "$3" >"$tx/hook" 2>&1; then
+		explain "$tx/hook"
+		journal "$1"
+		fail unhealthy "$1 runs, but does not work again: $3"
+	fi
+}
+
 # daemon_reload
 daemon_reload() {
 	swapping=yes

@@ -23,3 +23,8 @@ hello() {
 generation() {
 	printf '%s\n' "$*" >"$state/generation.new" && mv -f -- "$state/generation.new" "$state/generation"
 }
+
+# hook ACTION COMMAND runs what a unit wants to have run around a change of it.
+hook() {
+	ACTION=$1 timeout 120 sh -c "umask 022; $2" </dev/null 9>&-
+}

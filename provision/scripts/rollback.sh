@@ -60,9 +60,13 @@ daemon_reload() {
 	systemctl daemon-reload || complain "systemctl daemon-reload failed"
 }
 
-# resume NUMBER UNIT VERB brings a unit that ran before back to its previous files.
+# resume NUMBER UNIT VERB ACTION COMMAND brings a unit that ran before back to its
+# previous files. The command is what it wants to have run before.
 resume() {
 	before "$1" || return 0
+	if [ -n "${5-}" ] && systemctl --quiet is-active -- "$2"; then
+		hook "$4" "$5"
+	fi
 	if [ "$enabled" = enabled ]; then
 		systemctl --quiet enable -- "$2" 2>/dev/null
 	fi
@@ -72,12 +76,13 @@ resume() {
 	fi
 }
 
-# verify NUMBER UNIT SECONDS COMMAND sees whether it is healthy again.
+# verify NUMBER UNIT SECONDS COMMAND ACTION AFTER sees whether it is healthy again,
+# and runs what it wants to have run then.
 verify() {
 	before "$1" || return 0
 	[ "$active" = active ] || return 0
 	tries=$(($3 * 5))
-	until timeout 5 sh -c "$4" </dev/null >/dev/null 2>&1; do
+	until [ -z "$4" ] || timeout 5 sh -c "$4" </dev/null >/dev/null 2>&1; do
 		tries=$((tries - 1))
 		if [ "$tries" -le 0 ]; then
 			complain "$2 is not healthy with its previous files either"
@@ -85,6 +90,7 @@ verify() {
 		fi
 		sleep 0.2
 	done
+	[ -z "${6-}" ] || hook "$5" "$6" || complain "$2 runs again, but does not work"
 }
 
 # disown puts the previous manifest back: files that are not infractl's any more,

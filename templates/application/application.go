@@ -9,12 +9,14 @@ import (
 	"net/netip"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 
 	"github.com/infractl/infractl/provision/desired"
 	"github.com/infractl/infractl/templates"
+	"github.com/infractl/infractl/templates/duty"
 )
 
 //go:embed *.tmpl
@@ -43,12 +45,17 @@ type Input struct {
 	Debian int
 	// Host is the short name, such as app-1. The application finds it in INFRACTL_HOST.
 	Host string
-	// Address is the private address, and Port the port above 1023 that the
-	// application has to listen on; it finds both in LISTEN.
+	// Address is the private address, and Port the port above 1023 on which the
+	// gate takes the web hosts' requests there.
 	Address netip.Addr
 	Port    uint16
-	// Name is the application's name, at most 28 characters. Its unit and its
-	// system user are called app-NAME, its database role and database NAME.
+	// Processes is how many processes of the application run behind the gate, at
+	// most MaxProcesses. Each listens on a port of its own on loopback, which it
+	// finds in LISTEN.
+	Processes int
+	// Name is the application's name, at most 28 characters. Its units are called
+	// app-NAME@1 and so on, its system user app-NAME, its database role and
+	// database NAME.
 	Name string
 	// Release is what was built, and Command the program in it, relative to its root.
 	Release desired.Tree
@@ -74,8 +81,39 @@ var variable = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,127}$`)
 // given are the variables that infractl itself sets.
 var given = []string{"DATABASE_URL", "INFRACTL_HOST", "LISTEN"}
 
-// Unit is the name of the systemd unit of the application called name.
-func Unit(name string) string { return "app-" + name + ".service" }
+// MaxProcesses is how many processes of the application a host may run.
+const MaxProcesses = 64
+
+// FirstPort and the numbers of the processes add up to the ports on loopback
+// where the processes listen.
+const FirstPort = 18000
+
+// What the gate is called, and where it is.
+const (
+	GateUnit     = gateName + ".service"
+	GateSocket   = gateFolder + "/admin.sock"
+	gateName     = "infractl-gate"
+	gateFolder   = "/run/" + gateName
+	gate         = "/etc/infractl/gate.cfg"
+	gateSwitches = "/etc/infractl/gate.map"
+)
+
+// Unit is the name of the systemd unit of a process of the application called
+// name. Processes count from 1.
+func Unit(name string, process int) string {
+	return "app-" + name + "@" + strconv.Itoa(process) + ".service"
+}
+
+// process is one process of the application on a host.
+type process struct {
+	Number, Port int
+	Unit         string
+}
+
+// Connections is how many connections the gate of a host with so much memory, in
+// MiB, takes at once: a sixteenth of it at 33 kB for each (HAProxy's management
+// guide, 2.6, section 6).
+func Connections(memoryMB int) int { return max(memoryMB*1024/16/33, 256) }
 
 // Validate says what is wrong with the input, or nil. It names variables of the
 // environment but never repeats their values.
@@ -91,6 +129,12 @@ func (in Input) Validate() error {
 	}
 	if in.Port < 1024 {
 		return fmt.Errorf("%w: the application's port is %d, but without privileges it can listen on 1024 and above only", templates.ErrInput, in.Port)
+	}
+	if in.Processes < 1 || in.Processes > MaxProcesses {
+		return fmt.Errorf("%w: %d processes of the application, but there can be 1 to %d", templates.ErrInput, in.Processes, MaxProcesses)
+	}
+	if first := FirstPort + 1; int(in.Port) >= first && int(in.Port) < first+MaxProcesses {
+		return fmt.Errorf("%w: the application's port is %d, but %d to %d are its processes' own", templates.ErrInput, in.Port, first, FirstPort+MaxProcesses)
 	}
 	if err := templates.CheckUser("the application's name", in.Name); err != nil {
 		return err
@@ -188,7 +232,6 @@ func Render(in Input) (desired.Host, error) {
 	variables := []pair{
 		{"DATABASE_URL", quote(url)},
 		{"INFRACTL_HOST", quote(in.Host)},
-		{"LISTEN", quote(netip.AddrPortFrom(in.Address, in.Port).String())},
 	}
 	for _, name := range slices.Sorted(maps.Keys(in.Environment)) {
 		variables = append(variables, pair{name, quote(in.Environment[name])})
@@ -196,34 +239,66 @@ func Render(in Input) (desired.Host, error) {
 	for _, name := range slices.Sorted(slices.Values(in.SecretEnvironment)) {
 		variables = append(variables, pair{name, "@@secret." + EnvironmentSecret + name + "@@"})
 	}
-	f := templates.Files{From: files, Data: struct {
+	type data struct {
 		Input
-		User, Folder, Current string
-		Variables             []pair
-		Authority             string
-		MemoryMax             int
-	}{in, "app-" + in.Name, folder, current, variables, AuthorityValue, in.MemoryMB * 85 / 100}}
-	f.Add("/etc/systemd/system/"+Unit(in.Name), "application.service.tmpl", desired.File{})
+		User, Folder, Current             string
+		Variables                         []pair
+		Authority                         string
+		MemoryMax, Connections, FirstPort int
+		Processes                         []process
+		Gate, GateName, GateFolder        string
+		GateSocket, GateSwitches          string
+		Process                           process
+	}
+	d := data{
+		Input: in, User: "app-" + in.Name, Folder: folder, Current: current, Variables: variables, Authority: AuthorityValue,
+		MemoryMax: in.MemoryMB * 85 / 100 / in.Processes, Connections: Connections(in.MemoryMB), FirstPort: FirstPort,
+		Gate: gate, GateName: gateName, GateFolder: gateFolder, GateSocket: GateSocket, GateSwitches: gateSwitches,
+	}
+	for i := 1; i <= in.Processes; i++ {
+		d.Processes = append(d.Processes, process{Number: i, Port: FirstPort + i, Unit: Unit(in.Name, i)})
+	}
+	f := templates.Files{From: files, Data: d}
 	f.Add(environment, "application.env.tmpl", desired.File{Mode: "0600"})
 	f.Add(authority, "db-ca.pem.tmpl", desired.File{})
 	f.Add("/etc/nftables.d/application.nft", "application.nft.tmpl", desired.File{})
+	f.Add(gate, "gate.cfg.tmpl", desired.File{})
+	f.Add(gateSwitches, "gate.map.tmpl", desired.File{})
+	f.Add("/etc/systemd/system/"+GateUnit, "gate.service.tmpl", desired.File{})
+	duty.Add(&f, "app", true)
+	var units []desired.Unit
+	for _, p := range d.Processes {
+		d.Process = p
+		f.Data = d
+		file := "/etc/systemd/system/" + p.Unit
+		f.Add(file, "application.service.tmpl", desired.File{})
+		units = append(units, duty.Around(desired.Unit{
+			Name: p.Unit, Enabled: true, Active: true,
+			RestartOn: []string{current, environment, authority},
+			Validate:  "systemd-analyze verify --recursive-errors=no " + file,
+			Health:    fmt.Sprintf("curl -fsS --max-time 3 -o /dev/null http://127.0.0.1:%d%s", p.Port, in.Health),
+			// Migrations run before the first answer.
+			HealthTimeout: 60,
+		}))
+	}
 	if f.Err != nil {
 		return desired.Host{}, f.Err
 	}
 	f.Made[current] = desired.File{Link: release}
 	return desired.Host{
-		Packages: []string{"ca-certificates", "curl"},
+		Packages: []string{"ca-certificates", "curl", "haproxy", "socat"},
 		Users:    []desired.User{{Name: "app-" + in.Name, Home: "/var/lib/app-" + in.Name}},
 		Files:    f.Made,
 		Trees:    map[string]desired.Tree{release: in.Release},
-		Units: []desired.Unit{{
-			Name: Unit(in.Name), Enabled: true, Active: true,
-			RestartOn: []string{current, environment, authority},
-			Validate:  "systemd-analyze verify --recursive-errors=no /etc/systemd/system/" + Unit(in.Name),
-			Health: fmt.Sprintf("curl -fsS --max-time 3 -o /dev/null http://%s%s",
-				netip.AddrPortFrom(in.Address, in.Port), in.Health),
-			// Migrations run before the first answer.
-			HealthTimeout: 60,
-		}},
+		Units: append(units,
+			duty.Around(desired.Unit{
+				Name: GateUnit, Enabled: true, Active: true,
+				ReloadOn: []string{gate, gateSwitches},
+				Validate: "haproxy -c -f " + gate,
+				Health:   fmt.Sprintf("curl -fsS --max-time 3 -o /dev/null http://%s%s", netip.AddrPortFrom(in.Address, in.Port), in.Health),
+			}),
+			// The package's own instance is not needed here.
+			desired.Unit{Name: "haproxy.service"},
+		),
 	}, nil
 }

@@ -14,7 +14,7 @@ import (
 
 func typical(debian int) Input {
 	return Input{
-		Debian: debian, Host: "app-1", Address: netip.MustParseAddr("10.0.3.11"), Port: 8080, Name: "guestbook",
+		Debian: debian, Host: "app-1", Address: netip.MustParseAddr("10.0.3.11"), Port: 8080, Processes: 2, Name: "guestbook",
 		Release: desired.Tree{Source: "dist", Digest: "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"},
 		Command: "bin/guestbook", Health: "/healthz", MemoryMB: 4096,
 		Environment:       map[string]string{"TITLE": `Anna's "guest" book: $5 \ ` + "`now`", "TWO_LINES": "a\nb"},

@@ -21,6 +21,7 @@ import (
 
 	"github.com/infractl/infractl/provision/desired"
 	"github.com/infractl/infractl/templates"
+	"github.com/infractl/infractl/templates/duty"
 	"github.com/infractl/infractl/templates/nginx"
 )
 
@@ -34,6 +35,11 @@ const (
 	// MetricsPort is where Prometheus finds /metrics, on the private address.
 	MetricsPort = 8405
 	config      = "/etc/haproxy/haproxy.cfg"
+	// Switches is the map by which HAProxy is told what to do differently for a
+	// while; "closing on" makes it close client connections after each response.
+	Switches = "/etc/haproxy/switches.map"
+	// Socket is where HAProxy takes commands.
+	Socket = "/run/haproxy/admin.sock"
 )
 
 // Input describes one load balancer.
@@ -107,9 +113,10 @@ func Render(in Input) (desired.Host, error) {
 		Metrics       uint16
 		HealthPath    string
 		PrivateFolder string
+		Switches      string
 	}{
 		Input: in, Connections: MaxConnections(in.MemoryMB), Monitor: MonitorPort, Metrics: MetricsPort,
-		HealthPath: nginx.HealthPath, PrivateFolder: nginx.PrivateFolder,
+		HealthPath: nginx.HealthPath, PrivateFolder: nginx.PrivateFolder, Switches: Switches,
 	}
 	// The version names the configuration by its content, and HAProxy tells it
 	// on loopback: a reload counts as done when the new one answers.
@@ -121,6 +128,7 @@ func Render(in Input) (desired.Host, error) {
 	data.Version = hex.EncodeToString(sum[:6])
 	f := templates.Files{From: files, Data: data}
 	f.Add(config, "haproxy.cfg.tmpl", desired.File{})
+	f.Add(Switches, "switches.map.tmpl", desired.File{})
 	f.Add("/etc/systemd/system/haproxy.service.d/infractl.conf", "haproxy.service.tmpl", desired.File{})
 	f.Add("/etc/nftables.d/haproxy.nft", "haproxy.nft.tmpl", desired.File{})
 	if f.Err != nil {
@@ -129,13 +137,13 @@ func Render(in Input) (desired.Host, error) {
 	return desired.Host{
 		Packages: []string{"haproxy", "socat"},
 		Files:    f.Made,
-		Units: []desired.Unit{{
+		Units: []desired.Unit{duty.Around(desired.Unit{
 			Name: "haproxy.service", Enabled: true, Active: true,
-			ReloadOn: []string{config},
+			ReloadOn: []string{config, Switches},
 			// Not with -q, which hides what is wrong as well.
 			Validate: "haproxy -c -f " + config,
 			Health: fmt.Sprintf("curl -fsS --max-time 1 http://127.0.0.1:%d/version | grep -qx %s",
 				MonitorPort, data.Version),
-		}},
+		})},
 	}, nil
 }

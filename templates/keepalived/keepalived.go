@@ -38,6 +38,7 @@ import (
 
 	"github.com/infractl/infractl/provision/desired"
 	"github.com/infractl/infractl/templates"
+	"github.com/infractl/infractl/templates/duty"
 	"github.com/infractl/infractl/templates/haproxy"
 )
 
@@ -155,7 +156,8 @@ func Render(in Input) (desired.Host, error) {
 		Monitor               uint16
 		Server, Token         string
 		Floating              []floating
-	}{in, priority(in.Index), priority(1), haproxy.MonitorPort, ServerValue, TokenSecret, addresses}}
+		Socket, Switches      string
+	}{in, priority(in.Index), priority(1), haproxy.MonitorPort, ServerValue, TokenSecret, addresses, haproxy.Socket, haproxy.Switches}}
 	f.Add("/etc/keepalived/keepalived.conf", "keepalived.conf.tmpl", desired.File{Mode: "0640"})
 	f.Add("/etc/systemd/system/keepalived.service.d/infractl.conf", "keepalived.service.tmpl", desired.File{})
 	f.Copy(folder+"lb-health", "lb-health.sh", desired.File{Mode: "0755"})
@@ -167,6 +169,7 @@ func Render(in Input) (desired.Host, error) {
 	f.Add("/etc/systemd/system/infractl-vip.service", "vip.service.tmpl", desired.File{})
 	f.Add("/etc/systemd/system/infractl-vip-address.service", "vip-address.service.tmpl", desired.File{})
 	f.Copy(folder+"vip-address", "vip-address.sh", desired.File{Mode: "0755"})
+	duty.Add(&f, "lb", true)
 	f.Add("/etc/nftables.d/keepalived.nft", "keepalived.nft.tmpl", desired.File{})
 	if f.Err != nil {
 		return desired.Host{}, f.Err
@@ -190,13 +193,13 @@ func Render(in Input) (desired.Host, error) {
 				RestartOn: []string{"/etc/infractl/vip.env", "/etc/infractl/vip.curl", folder + "vip"},
 				Health:    "systemctl is-active --quiet infractl-vip.service",
 			},
-			{
+			duty.Around(desired.Unit{
 				Name: "keepalived.service", Enabled: true, Active: true,
 				ReloadOn: []string{"/etc/keepalived/keepalived.conf", folder + "lb-health-fresh"},
 				// The folder of the tracked file has to be there already.
 				Validate: "mkdir -p /run/infractl && keepalived -t -f /etc/keepalived/keepalived.conf",
 				Health:   "systemctl is-active --quiet keepalived.service",
-			},
+			}),
 		},
 	}, nil
 }

@@ -8,7 +8,8 @@
 # process; it prints one line for each answer, also for those that did not come
 # (to its error output, since the other one waits until there are 4 KiB).
 # Two failures in a row mean no; only three seconds without a failure mean yes
-# again, so that the virtual IP does not go back and forth.
+# again, so that the virtual IP does not go back and forth. While $1/lb-yield
+# exists the answer is no at once: this load balancer steps aside.
 #
 # The time of the last look is in $1/lb-health-seen, in hundredths of a second
 # since the host booted: lb-health-fresh reads it. A long time without a line
@@ -52,7 +53,14 @@ curl --silent --output /dev/null --noproxy '*' --header 'Connection: close' \
 			fi
 		fi
 		printf '%s\n' "$time" >"$folder/lb-health-seen"
-		if [ "$code" = 200 ]; then
+		if [ -e "$folder/lb-yield" ]; then
+			failures=2 good_since=$time
+			if [ "$answer" = 0 ]; then
+				answer=1
+				say 1
+				echo "this load balancer steps aside"
+			fi
+		elif [ "$code" = 200 ]; then
 			failures=0
 			if [ "$answer" = 1 ] && [ $((time - good_since)) -ge "$rise" ]; then
 				answer=0

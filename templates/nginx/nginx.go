@@ -13,6 +13,7 @@ import (
 
 	"github.com/infractl/infractl/provision/desired"
 	"github.com/infractl/infractl/templates"
+	"github.com/infractl/infractl/templates/duty"
 )
 
 //go:embed *.tmpl
@@ -174,13 +175,14 @@ func Render(in Input) (desired.Host, error) {
 	f.Add(config, "nginx.conf.tmpl", desired.File{})
 	f.Add(listen, "listen.conf.tmpl", desired.File{})
 	f.Add("/etc/systemd/system/nginx.service.d/infractl.conf", "nginx.service.tmpl", desired.File{})
+	duty.Add(&f, "web", true)
 	f.Add("/etc/nftables.d/nginx.nft", "nginx.nft.tmpl", desired.File{})
 	f.Add("/etc/sysctl.d/61-infractl-nginx.conf", "sysctl.conf.tmpl", desired.File{})
 	if f.Err != nil {
 		return desired.Host{}, f.Err
 	}
 	host.Files = f.Made
-	host.Units = []desired.Unit{{
+	host.Units = []desired.Unit{duty.Around(desired.Unit{
 		Name: "nginx.service", Enabled: true, Active: true,
 		ReloadOn: []string{config},
 		// A worker cannot take an address from a wildcard socket that is open
@@ -189,6 +191,6 @@ func Render(in Input) (desired.Host, error) {
 		Validate:  "nginx -t -q",
 		Health: fmt.Sprintf("curl -fsS --max-time 1 http://%s%sversion | grep -qx %s",
 			netip.AddrPortFrom(in.Address, in.Port), PrivateFolder, data.Version),
-	}}
+	})}
 	return host, nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/infractl/infractl/provision/desired"
 	"github.com/infractl/infractl/templates"
+	"github.com/infractl/infractl/templates/duty"
 )
 
 //go:embed *.tmpl *.sh
@@ -140,6 +141,7 @@ func Render(in Input) (desired.Host, error) {
 	f.Add("/etc/systemd/system/"+server+".d/infractl.conf", "postgresql.service.tmpl", desired.File{})
 	f.Add("/etc/systemd/system/"+roles, "roles.service.tmpl", desired.File{})
 	f.Add("/etc/sysctl.d/61-infractl-postgresql.conf", "sysctl.conf.tmpl", desired.File{})
+	duty.Add(&f, "db", false)
 	f.Add("/etc/nftables.d/postgresql.nft", "postgresql.nft.tmpl", desired.File{})
 	if f.Err != nil {
 		return desired.Host{}, f.Err

@@ -66,7 +66,13 @@ func requireEvenly(t *testing.T, seen map[string]int, expected []string, total i
 // staticPath finds a static file's path in the application's page.
 func staticPath(t *testing.T) string {
 	t.Helper()
-	a, err := get(context.Background(), client(5*time.Second), site.URL+"/")
+	return staticPathOf(t, site.URL)
+}
+
+// staticPathOf does so at another address than the shared site's.
+func staticPathOf(t *testing.T, base string) string {
+	t.Helper()
+	a, err := get(context.Background(), client(5*time.Second), base+"/")
 	if err != nil {
 		t.Fatal(err)
 	}
