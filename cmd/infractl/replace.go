@@ -75,6 +75,10 @@ func replace(c *cli.Context) error {
 	}
 	result, err := r.apply(options)
 	if kind := engine.KindOf(err); err != nil && (kind == engine.Failed || kind == engine.Partial) {
+		var own *engine.Error
+		if errors.As(err, &own) {
+			err = own.Err // its advice is another
+		}
 		return &engine.Error{Kind: engine.Partial, Err: fmt.Errorf("the server of %s is deleted, and the new one does not serve yet: %w", r.host.Name, err),
 			Advice: "Once the cause is gone, run: infractl up --env " + r.engine.Environment}
 	} else if err != nil {
@@ -185,8 +189,9 @@ func (r *replacement) drain(ctx context.Context) error {
 	r.drained = true
 	left, err := r.fleet.Drain(ctx, r.host, r.timeout, fleet.ForReplace+", "+operator())
 	switch {
-	case errors.Is(err, provision.ErrUnreachable) && ctx.Err() == nil:
-		r.say("%s: does not answer any more, so it is not drained further (%v)", r.host.Name, err)
+	case err != nil && ctx.Err() == nil && (r.how.Unwell != "" || errors.Is(err, provision.ErrUnreachable)):
+		// What is broken need not be able to leave in order.
+		r.say("%s: cannot be drained, and goes as it is (%v)", r.host.Name, err)
 	case err != nil:
 		return err
 	case left != "":

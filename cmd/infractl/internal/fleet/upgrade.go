@@ -105,7 +105,7 @@ func (f *Fleet) Renew(ctx context.Context, h Host, progress func(string)) error 
 func (f *Fleet) Restart(ctx context.Context, h Host) error {
 	ctx, cancel := context.WithTimeout(ctx, restartTimeout)
 	defer cancel()
-	_, err := f.Run(ctx, h, "restart its daemons", program("restart", "restart", h.Tier))
+	_, err := f.Run(ctx, h, "restart its daemons", scripts+"restart </dev/null >/dev/null")
 	return err
 }
 
