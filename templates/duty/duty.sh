@@ -14,7 +14,7 @@
 #
 # What that means is in a file for each of the host's tiers, in the folder tiers:
 #
-#	stop_taking SECONDS   in_flight   take   healthy   restart_daemons
+#	stop_taking SECONDS   in_flight   take   serves   healthy   restart_daemons
 #	before UNIT   after UNIT
 #
 # A host that booted is not drained, and one that was drained for a change takes
@@ -100,8 +100,10 @@ undrain() {
 	systemctl stop infractl-undrain.timer 2>/dev/null || :
 }
 
-# aside SECONDS takes the host out of service for a change, unless it is already.
+# aside SECONDS takes the host out of service for a change, unless it is already,
+# or has never been in service.
 aside() {
+	serves || return 0
 	reason >/dev/null || "$here/drain" "$1" change || [ $? -eq 3 ]
 }
 
