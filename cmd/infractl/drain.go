@@ -81,15 +81,19 @@ func drain(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	o.reporter.Phase("looking at the hosts")
-	how := o.fleet.Conditions(c.Context, o.fleet.Hosts)
-	if !c.Bool("force") {
-		if err := refuseLast(o.fleet, hosts, how, "drain"); err != nil {
-			o.reporter.Finish()
-			return err
+	var mates []fleet.Host
+	for _, tier := range stacks.TierNames() {
+		if slices.ContainsFunc(hosts, func(h fleet.Host) bool { return h.Tier == tier }) {
+			mates = append(mates, o.fleet.Tier(tier)...)
 		}
 	}
-	hosts, err = o.holderLast(hosts)
+	how, err := o.conditions(mates)
+	if err == nil && !c.Bool("force") {
+		err = refuseLast(o.fleet, hosts, how, "drain")
+	}
+	if err == nil {
+		hosts, err = o.holderLast(hosts)
+	}
 	if err != nil {
 		o.reporter.Finish()
 		return err
@@ -101,6 +105,13 @@ func drain(c *cli.Context) error {
 		if r.Before != "" && !fleet.Passing(r.Before) {
 			reason = r.Before // who was first is who to ask
 		}
+		if r.Before == fleet.ForChange {
+			// What waits to end that drain would end this one.
+			if err := o.fleet.Undrain(ctx, h); err != nil {
+				return err
+			}
+		}
+		began := time.Now()
 		left, err := o.fleet.Drain(ctx, h, timeout, reason)
 		r.Left = left
 		switch {
@@ -111,7 +122,7 @@ func drain(c *cli.Context) error {
 		case r.Before != "":
 			o.say("%s: was drained already (%s)", h.Name, r.Before)
 		default:
-			o.say("%s: drained  %.1f s", h.Name, time.Since(o.began).Seconds())
+			o.say("%s: drained  %.1f s", h.Name, time.Since(began).Seconds())
 		}
 		return nil
 	})

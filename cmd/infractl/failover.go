@@ -116,7 +116,7 @@ func (m *move) prepare(to string) (already bool, err error) {
 		}
 		m.to = h.Name
 	}
-	m.reporter.Phase("looking at the load balancers")
+	m.reporter.Phase("asking the cloud for the holder")
 	holder, apart, err := m.engine.VIPHolder(ctx)
 	if err != nil {
 		return false, err
@@ -131,7 +131,10 @@ func (m *move) prepare(to string) (already bool, err error) {
 	if err := m.fleet.UndrainStaying(ctx, func(h fleet.Host) bool { return h.Tier == stacks.TierLB }, m.say); err != nil {
 		return false, err
 	}
-	how := m.fleet.Conditions(ctx, balancers)
+	how, err := m.conditions(balancers)
+	if err != nil {
+		return false, err
+	}
 	if err := how[holder].Err; err != nil {
 		return false, &engine.Error{Kind: engine.Failed, Err: fmt.Errorf("the virtual IP was not moved: its holder cannot be asked to give it away: %w", err),
 			Advice: "If its host is dead, the others take it within seconds by themselves."}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/user"
@@ -127,6 +128,17 @@ func (o *operation) chosen(tiers, names []string) (hosts []fleet.Host, asked boo
 	return hosts, true, nil
 }
 
+// conditions asks hosts how they do. It fails only if the user does not want to know
+// any more.
+func (o *operation) conditions(hosts []fleet.Host) (map[string]fleet.Condition, error) {
+	o.reporter.Phase("looking at the hosts")
+	how := o.fleet.Conditions(o.c.Context, hosts)
+	if o.c.Context.Err() != nil {
+		return nil, &engine.Error{Kind: engine.Interrupted, Err: errors.New("interrupted; nothing was changed")}
+	}
+	return how, nil
+}
+
 // refuseUnreachable fails if a host does not answer that is going to be worked
 // on or asked. Nothing has been changed then.
 func refuseUnreachable(hosts []fleet.Host, how map[string]fleet.Condition) error {
@@ -172,6 +184,25 @@ func refuseLast(f *fleet.Fleet, going []fleet.Host, how map[string]fleet.Conditi
 			Advice: fmt.Sprintf("To %s all the same, and interrupt the service, say --force.", verb)}
 	}
 	return nil
+}
+
+// standIn tells how a host does, and fails if it serves and nobody else of its
+// tier would in its place. It looks anew, since the tier was last looked at long ago.
+func (o *operation) standIn(ctx context.Context, h fleet.Host, worked string) (fleet.Condition, error) {
+	how := o.fleet.Conditions(ctx, o.fleet.Tier(h.Tier))
+	others := o.others(h)
+	var words []string
+	for _, other := range others {
+		if how[other.Name].Serves() {
+			return how[h.Name], nil
+		}
+		words = append(words, other.Name+" "+how[other.Name].Problem())
+	}
+	// Of a host that is alone the user knows what it means.
+	if len(others) == 0 || !how[h.Name].Serves() {
+		return how[h.Name], nil
+	}
+	return how[h.Name], fmt.Errorf("%s: not %s, since nobody would serve in its place: %s", h.Name, worked, strings.Join(words, ", "))
 }
 
 // operator is who works here, for others to read on the hosts.
@@ -246,9 +277,13 @@ func (o *operation) roll(w rolling.Work, hosts []fleet.Host, done, unchanged str
 	}
 	switch {
 	case report.Interrupted:
-		return &engine.Error{Kind: engine.Interrupted, Err: fmt.Errorf("interrupted"), Advice: "Go on with: " + again(report)}
+		return &engine.Error{Kind: engine.Interrupted, Err: errors.New("interrupted"), Advice: "Go on with: " + again(report)}
 	case report.Err != nil:
-		return &engine.Error{Kind: engine.Partial, Err: report.Err, Advice: "The rest was not touched. Once that is put right, go on with: " + again(report)}
+		advice := "Once that is put right, go on with: " + again(report)
+		if len(report.Names(rolling.Untouched)) > 0 {
+			advice = "The rest was not touched. " + advice
+		}
+		return &engine.Error{Kind: engine.Partial, Err: report.Err, Advice: advice}
 	}
 	return nil
 }

@@ -99,7 +99,7 @@ func TestTheLastHostsOfATierThatServeAreKept(t *testing.T) {
 		{"the last that serves", "web-1", map[string]fleet.Condition{"web-2": drained, "web-3": dead},
 			"nobody of tier web would serve without web-1: web-2 is drained (by ops), web-3 does not answer"},
 		{"of two the last that serves", "web-1 web-2", map[string]fleet.Condition{"web-2": drained, "web-3": unwell},
-			"nobody of tier web would serve without web-1: web-3 is not healthy: nginx is down"},
+			"nobody of tier web would serve without web-1: web-3 is unwell: nginx is down"},
 		{"one that does not serve anyhow", "web-1", map[string]fleet.Condition{"web-1": dead, "web-2": dead, "web-3": dead}, ""},
 		{"one of each tier", "lb-1 web-1", nil, ""},
 		{"one of a tier and all of another", "lb-1 app-1", nil, "nobody of tier app"},

@@ -24,6 +24,9 @@ const (
 	// take to boot; bootPatience is its value where it is not set.
 	bootVariable = "INFRACTL_BOOT_TIMEOUT"
 	bootPatience = 5 * time.Minute
+	// listParallel is how many hosts read their package lists at the same time.
+	// It costs some seconds of a core each, of hosts that serve meanwhile.
+	listParallel = 2
 )
 
 func osCommand() *cli.Command {
@@ -109,14 +112,15 @@ func (u *upgrading) choose(tiers, names []string, dry bool) ([]fleet.Host, error
 	if err != nil {
 		return nil, err
 	}
-	u.reporter.Phase("looking at the hosts")
 	if !dry {
 		// Who is left drained here and cannot serve is told of at its turn.
 		if err := u.fleet.UndrainStaying(ctx, everyHost, u.say); err != nil {
 			u.say("%v", err)
 		}
 	}
-	u.how = u.fleet.Conditions(ctx, u.fleet.Hosts)
+	if u.how, err = u.conditions(u.fleet.Hosts); err != nil {
+		return nil, err
+	}
 	var hosts []fleet.Host
 	web := false
 	for _, h := range rolling.Sort(chosen) {
@@ -148,14 +152,20 @@ func (u *upgrading) list(hosts []fleet.Host) error {
 	}
 	u.reporter.Phase("reading the package lists of %s", countOf(len(hosts), "host"))
 	var mu sync.Mutex
+	slots := make(chan struct{}, listParallel)
 	err := fleet.Each(u.c.Context, hosts, func(ctx context.Context, h fleet.Host) error {
+		slots <- struct{}{}
+		defer func() { <-slots }()
 		plan, err := u.fleet.Upgradable(ctx, h, func(step string) { u.say("%s: %s", h.Name, step) })
 		mu.Lock()
 		defer mu.Unlock()
 		u.plans[h.Name] = plan
 		return err
 	})
-	if err != nil {
+	switch {
+	case u.c.Context.Err() != nil:
+		return &engine.Error{Kind: engine.Interrupted, Err: errors.New("interrupted; nothing was upgraded")}
+	case err != nil:
 		return &engine.Error{Kind: engine.Failed, Err: fmt.Errorf("nothing was upgraded: %w", err), Advice: "Put that right, then run it again."}
 	}
 	return nil
@@ -257,8 +267,8 @@ func (u *upgrading) host(ctx context.Context, h fleet.Host) (changed bool, note 
 			return false, "", err
 		}
 	}
-	if by := u.how[h.Name].Drained; by != "" && rebooted {
-		if _, err := u.fleet.Drain(ctx, h, u.timeout, by); err != nil {
+	if how := u.how[h.Name]; how.KeptDrained() && rebooted {
+		if _, err := u.fleet.Drain(ctx, h, u.timeout, how.Drained); err != nil {
 			return false, "", err
 		}
 	}
@@ -266,30 +276,27 @@ func (u *upgrading) host(ctx context.Context, h fleet.Host) (changed bool, note 
 }
 
 // drain drains a host, if somebody serves in its place. It says whether it did:
-// a host that is drained already stays so.
+// one that a user has drained stays as it is.
 func (u *upgrading) drain(ctx context.Context, h fleet.Host) (bool, error) {
-	others := u.others(h)
-	if h.Tier == stacks.TierDB || len(others) == 0 || u.how[h.Name].Drained != "" {
+	if h.Tier == stacks.TierDB || len(u.others(h)) == 0 || u.how[h.Name].KeptDrained() {
 		return false, nil
 	}
-	// Not what was seen at the beginning: hours may have passed.
-	how := u.fleet.Conditions(ctx, others)
-	if !slices.ContainsFunc(others, func(o fleet.Host) bool { return how[o.Name].Serves() }) {
-		var words []string
-		for _, o := range others {
-			words = append(words, o.Name+" "+how[o.Name].Problem())
-		}
-		return false, fmt.Errorf("%s: not upgraded, since nobody serves in its place: %s", h.Name, strings.Join(words, ", "))
+	now, err := u.standIn(ctx, h, "upgraded")
+	if err != nil {
+		return false, err
 	}
 	u.reporter.Phase("%s: draining", h.Name)
 	left, err := u.fleet.Drain(ctx, h, u.timeout, fleet.ForUpgrade+", "+operator())
-	if err != nil {
+	switch {
+	case err != nil && now.Unwell != "" && ctx.Err() == nil:
+		// What is broken need not be able to leave in order.
+		u.say("%s: cannot be drained, and is upgraded as it is (%v)", h.Name, err)
+	case err != nil:
 		// It may be drained half.
 		undo, cancel := u.cleanup()
 		defer cancel()
 		return false, errors.Join(err, u.fleet.Undrain(undo, h))
-	}
-	if left != "" {
+	case left != "":
 		u.say("%s: after %s this is left, and is cut off: %s", h.Name, u.timeout, strings.ReplaceAll(left, "\n", "; "))
 	}
 	return true, nil
@@ -331,7 +338,7 @@ func (u *upgrading) work(ctx context.Context, h fleet.Host, plan fleet.Upgrade, 
 // lacking says what a host still lacks after its upgrade. One that somebody has
 // drained cannot be told to be well.
 func (u *upgrading) lacking(ctx context.Context, h fleet.Host) string {
-	if u.how[h.Name].Drained != "" {
+	if u.how[h.Name].KeptDrained() {
 		return ""
 	}
 	return u.fleet.Lacking(ctx, h)

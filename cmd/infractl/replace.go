@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -89,7 +90,6 @@ func replace(c *cli.Context) error {
 
 // prepare makes sure that the host can be replaced and up can be run.
 func (r *replacement) prepare(name string, options engine.UpOptions) error {
-	ctx := r.c.Context
 	r.reporter.Phase("checking %s", r.engine.Environment)
 	if err := r.ready(options); err != nil {
 		return err
@@ -104,11 +104,13 @@ func (r *replacement) prepare(name string, options engine.UpOptions) error {
 	if err := r.engine.CheckReplace(r.host.Name); err != nil {
 		return err
 	}
-	r.reporter.Phase("looking at the hosts")
 	if err := r.undrainStaying(); err != nil {
 		r.say("%v", err)
 	}
-	how := r.fleet.Conditions(ctx, r.fleet.Tier(r.host.Tier))
+	how, err := r.conditions(r.fleet.Tier(r.host.Tier))
+	if err != nil {
+		return err
+	}
 	r.how = how[r.host.Name]
 	if r.c.Bool("force") {
 		return nil
@@ -139,6 +141,7 @@ func (r *replacement) ask(options engine.UpOptions) error {
 	if err != nil {
 		return err
 	}
+	p.Changes = slices.DeleteFunc(p.Changes, func(c report.Change) bool { return c.Name == r.host.Name })
 	if len(p.Changes) > 0 {
 		fmt.Fprintln(os.Stderr, "Besides, up finds this to do:")
 		p.Write(os.Stderr, r.style, report.PlanOptions{})

@@ -25,6 +25,10 @@ type Condition struct {
 // Serves says whether the host takes work.
 func (c Condition) Serves() bool { return c.Err == nil && c.Drained == "" && c.Unwell == "" }
 
+// KeptDrained says whether the host is drained and to stay so until a user says
+// otherwise. Nobody can tell then whether it is well.
+func (c Condition) KeptDrained() bool { return c.Drained != "" && !Passing(c.Drained) }
+
 // Problem says in words why the host does not serve; empty if it does.
 func (c Condition) Problem() string {
 	switch {
@@ -33,7 +37,7 @@ func (c Condition) Problem() string {
 	case c.Drained != "":
 		return "is drained (" + c.Drained + ")"
 	case c.Unwell != "":
-		return "is not healthy: " + c.Unwell
+		return "is unwell: " + c.Unwell
 	}
 	return ""
 }

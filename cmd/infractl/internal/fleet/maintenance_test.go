@@ -152,7 +152,7 @@ func TestAConditionIsOneOfThree(t *testing.T) {
 
 func TestOnlyDrainsOfCommandsPass(t *testing.T) {
 	for reason, want := range map[string]bool{
-		"replace": true, "scale": true, "upgrade, by ops@desk at 2026-01-02 12:00:00": true, "restart": true, "failover by ops": true,
+		"replace": true, "scale": true, "upgrade, by ops@desk at 2026-01-02 12:00:00": true, "restart": true, "failover by ops": true, "change": true,
 		"by ops@desk at noon": false, "": false, "scaled": false, "upgrades of the disk": false, "Replace": false,
 	} {
 		if got := Passing(reason); got != want {

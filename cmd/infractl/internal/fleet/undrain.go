@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/infractl/infractl/stacks"
 )
@@ -18,6 +19,9 @@ const (
 	ForUpgrade  = "upgrade"
 	ForRestart  = "restart"
 	ForFailover = "failover"
+	// ForChange is what the SSH step drains a host for. It ends by itself after
+	// some minutes, if the step is gone.
+	ForChange = "change"
 )
 
 // Passing says whether a host with this reason was drained by a command, which
@@ -27,8 +31,12 @@ func Passing(reason string) bool {
 	if i := strings.IndexFunc(reason, func(r rune) bool { return r < 'a' || r > 'z' }); i >= 0 {
 		word = reason[:i]
 	}
-	return slices.Contains([]string{ForReplace, ForScale, ForUpgrade, ForRestart, ForFailover}, word)
+	return slices.Contains([]string{ForReplace, ForScale, ForUpgrade, ForRestart, ForFailover, ForChange}, word)
 }
+
+// lookPatience is how long a host may take to say whether it is drained, where
+// nobody should have to wait for one that is dead.
+const lookPatience = 5 * time.Second
 
 // UndrainStaying lets hosts take work again that a command drained and could
 // not undrain, since it was cut off. stays says which hosts are there to stay.
@@ -41,7 +49,9 @@ func (f *Fleet) UndrainStaying(ctx context.Context, stays func(Host) bool, say f
 		}
 	}
 	return Each(ctx, hosts, func(ctx context.Context, h Host) error {
-		reason, err := f.Drained(ctx, h)
+		looking, cancel := context.WithTimeout(ctx, lookPatience)
+		reason, err := f.Drained(looking, h)
+		cancel()
 		if err != nil || !Passing(reason) {
 			return nil
 		}

@@ -112,7 +112,7 @@ func (f *Fleet) Restart(ctx context.Context, h Host) error {
 // Reboot reboots a host and waits, for patience at most, until it can be logged
 // in to after another boot.
 func (f *Fleet) Reboot(ctx context.Context, h Host, patience time.Duration, progress func(string)) error {
-	began := time.Now()
+	began, told := time.Now(), 0
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	before, err := f.bootID(ctx, h)
@@ -124,7 +124,10 @@ func (f *Fleet) Reboot(ctx context.Context, h Host, patience time.Duration, prog
 	_, orderErr := f.Run(ordering, h, "reboot", program("reboot", "reboot_host"))
 	done()
 	for {
-		progress(fmt.Sprintf("rebooting, %d s", int(time.Since(began).Seconds())/5*5))
+		if tens := int(time.Since(began).Seconds()) / 10 * 10; tens > told {
+			progress(fmt.Sprintf("rebooting, %d s", tens))
+			told = tens
+		}
 		now, err := f.bootID(ctx, h)
 		if err == nil && now != before {
 			return nil

@@ -4,7 +4,6 @@ package rolling
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -204,7 +203,7 @@ func Sort(hosts []fleet.Host) []fleet.Host {
 }
 
 // errForced ends what goes on after the second interrupt.
-var errForced = errors.New("stopped at once")
+var errForced = fmt.Errorf("stopped at once: %w", context.Canceled)
 
 // Finishing is a context for what is finished although ctx has ended. It ends
 // when force is closed.

@@ -61,7 +61,8 @@ patiently() {
 apt() {
 	limit=$1
 	shift
-	patiently timeout "$limit" apt-get -q -y -o DPkg::Lock::Timeout="$patience" -o Acquire::Retries=2 \
+	# shellcheck disable=SC2086 # it is a command with its options, or nothing
+	patiently $gently timeout "$limit" apt-get -q -y -o DPkg::Lock::Timeout="$patience" -o Acquire::Retries=2 \
 		-o Acquire::http::Timeout=30 -o Acquire::https::Timeout=30 -o APT::Update::Error-Mode=any -o Dpkg::Use-Pty=0 \
 		-o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "$@"
 }
@@ -196,6 +197,10 @@ finish_old() {
 upgrade() {
 	out=$(mktemp) || exit 1
 	trap 'rm -f -- "$out"' EXIT
+	# A host that serves has better things to do than reading package lists; one
+	# that is being upgraded has not.
+	gently='nice -n 19 ionice -c 3'
+	[ "$1" != install ] || gently=
 	case $1 in
 	list)
 		apt 300 update || fail "the package lists could not be read"
@@ -211,7 +216,6 @@ upgrade() {
 	install)
 		hold
 		finish_old
-		say step "installing packages"
 		apt 0 --with-new-pkgs upgrade || fail "packages could not be upgraded"
 		: >"$run/holder"
 		pending
