@@ -17,14 +17,6 @@ import (
 	"github.com/infractl/infractl/stacks"
 )
 
-// forScale is the reason that is noted on a host which is drained because it
-// goes. If it stays after all, the next command lets it take work again.
-const forScale = "scale"
-
-// forChange is the reason that a host notes itself around a change. It ends by
-// itself.
-const forChange = "change"
-
 // look bounds asking one host whether it is drained: the time for a connection
 // and an answer.
 const look = 5 * time.Second
@@ -136,7 +128,7 @@ func (s *session) othersServe(staying, going []*member) error {
 			}
 			standing++
 			switch {
-			case m.reason == forScale || m.reason == forChange:
+			case fleet.Passing(m.reason):
 				well = true
 			case m.reason != "":
 				problems[i] = fmt.Sprintf("%s is drained (%s)", m.Name, m.reason)
@@ -214,16 +206,19 @@ func inOrder(going []*member) [][]*member {
 	return out
 }
 
-// undrain puts hosts back into service that were drained because they were to
-// go. Hosts that somebody has drained for another reason stay drained.
+// undrain puts hosts back into service that a command has drained and could not
+// put back, since it was cut off or its change was taken back. Hosts that somebody
+// has drained on purpose stay drained.
 func (s *session) undrain(staying []*member) {
 	var back []fleet.Host
 	for _, m := range staying {
 		switch m.reason {
-		case "", forChange:
-		case forScale:
-			back = append(back, m.Host)
+		case "", fleet.ForChange: // ends by itself
 		default:
+			if fleet.Passing(m.reason) {
+				back = append(back, m.Host)
+				continue
+			}
 			s.reporter.Say("%s stays drained (%s)", m.Name, m.reason)
 		}
 	}
@@ -285,8 +280,8 @@ func (s *session) drainOne(ctx context.Context, m *member, timeout time.Duration
 			m.reason, m.err = m.Fleet.Drained(ctx, m.Host) // it was slow; it is asked with more patience
 		}
 	}
-	reason := forScale
-	if m.reason != "" && m.reason != forChange {
+	reason := fleet.ForScale
+	if m.reason != "" && m.reason != fleet.ForChange {
 		reason = m.reason // if it stays after all, it stays drained too
 	}
 	if m.err == nil {

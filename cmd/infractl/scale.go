@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/infractl/infractl/cmd/infractl/internal/engine"
+	"github.com/infractl/infractl/cmd/infractl/internal/fleet"
 	"github.com/infractl/infractl/cmd/infractl/internal/price"
 	"github.com/infractl/infractl/cmd/infractl/internal/report"
 	"github.com/infractl/infractl/cmd/infractl/internal/scaling"
@@ -136,7 +137,7 @@ func (s *session) planScale(changes []scaling.Change) (scaling.Plan, error) {
 	}
 	var drained []string
 	for _, m := range all {
-		if m.reason == forScale {
+		if m.reason == fleet.ForScale {
 			drained = append(drained, m.Name)
 		}
 	}

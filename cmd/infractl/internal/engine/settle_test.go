@@ -21,6 +21,8 @@ const exported = `{"version":3,"deployment":{
   {"urn":"urn:pulumi:lab::infractl::pulumi:pulumi:Stack::infractl-lab","custom":false,"type":"pulumi:pulumi:Stack"},
   {"urn":"urn:pulumi:lab::infractl::hcloud:index/network:Network::network","custom":true,"id":"10","type":"hcloud:index/network:Network"},
   {"urn":"urn:pulumi:lab::infractl::hcloud:index/network:Network$hcloud:index/networkSubnet:NetworkSubnet::web","custom":true,"id":"10-10.0.2.0/24","type":"hcloud:index/networkSubnet:NetworkSubnet","parent":"urn:pulumi:lab::infractl::hcloud:index/network:Network::network"},
+  {"urn":"urn:pulumi:lab::infractl::infractl:tier:WebServer$infractl:secret:HostKey::web-1","custom":true,"id":"k1","type":"infractl:secret:HostKey"},
+  {"urn":"urn:pulumi:lab::infractl::infractl:tier:WebServer$infractl:secret:HostKey::web-2","custom":true,"id":"k2","type":"infractl:secret:HostKey"},
   {"urn":"urn:pulumi:lab::infractl::hcloud:index/server:Server::web-1","custom":true,"id":"21","type":"hcloud:index/server:Server","outputs":{"serverType":"cx23"}},
   {"urn":"urn:pulumi:lab::infractl::hcloud:index/server:Server::db-1","custom":true,"id":"22","type":"hcloud:index/server:Server","protect":true,"outputs":{"serverType":"cx33"}},
   {"urn":"urn:pulumi:lab::infractl::hcloud:index/serverNetwork:ServerNetwork::web-1","custom":true,"id":"21-10","type":"hcloud:index/serverNetwork:ServerNetwork","deletedWith":"urn:pulumi:lab::infractl::hcloud:index/server:Server::web-1"},
