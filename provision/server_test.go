@@ -28,9 +28,14 @@ type host struct {
 	key      ssh.Signer
 	// run handles one command; it returns the exit status.
 	run func(command string, in io.Reader, out, errors io.Writer) int
+	// forward lets connections through, as to a jump host.
+	forward bool
+	// deaf accepts connections and logins, but no session.
+	deaf bool
 
 	mu          sync.Mutex
 	connections []net.Conn
+	logins      int
 }
 
 // newHost starts a server that lets in the key that INFRACTL_SSH_IDENTITY
@@ -96,8 +101,18 @@ func (h *host) serve(listener net.Listener) {
 			if err != nil {
 				return
 			}
+			h.mu.Lock()
+			h.logins++
+			h.mu.Unlock()
 			go ssh.DiscardRequests(requests)
 			for c := range channels {
+				if h.deaf {
+					continue
+				}
+				if c.ChannelType() == "direct-tcpip" {
+					go h.through(c)
+					continue
+				}
 				channel, requests, err := c.Accept()
 				if err == nil {
 					go h.session(channel, requests)
@@ -105,6 +120,41 @@ func (h *host) serve(listener net.Listener) {
 			}
 		}()
 	}
+}
+
+// through connects a channel to where it wants to go.
+func (h *host) through(c ssh.NewChannel) {
+	var to struct {
+		Host   string
+		Port   uint32
+		Origin string
+		From   uint32
+	}
+	if err := ssh.Unmarshal(c.ExtraData(), &to); err != nil || !h.forward {
+		c.Reject(ssh.Prohibited, "open failed")
+		return
+	}
+	raw, err := net.Dial("tcp", net.JoinHostPort(to.Host, fmt.Sprint(to.Port)))
+	if err != nil {
+		c.Reject(ssh.ConnectionFailed, err.Error())
+		return
+	}
+	channel, requests, err := c.Accept()
+	if err != nil {
+		raw.Close()
+		return
+	}
+	go ssh.DiscardRequests(requests)
+	go func() { io.Copy(raw, channel); raw.Close() }()
+	io.Copy(channel, raw)
+	channel.Close()
+}
+
+// entered is how many connections have logged in.
+func (h *host) entered() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.logins
 }
 
 func (h *host) session(channel ssh.Channel, requests <-chan *ssh.Request) {
