@@ -195,10 +195,8 @@ func (h hop) dial(ctx context.Context, via *jump) (*ssh.Client, error) {
 			}
 		}
 		if !again {
-			if e := new(Error); len(without) > 0 && errors.As(err, &e) && errors.Is(err, ErrAuthFailed) {
-				e.Kinds = []error{ErrAuthFailed, ErrCredentials}
-				e.Err = fmt.Errorf("%s has a passphrase, and there is no terminal to ask for it on", without[0].file)
-				e.Hint = "load it into an SSH agent (ssh-add " + without[0].file + "), or run infractl on a terminal"
+			if len(without) > 0 {
+				return nil, h.lockedOut(without[0])
 			}
 			return nil, err
 		}
@@ -213,7 +211,7 @@ func (h hop) login(ctx context.Context, via *jump, without []*lockedKey) (*ssh.C
 	defer cancel()
 	keys, err := h.keys(ctx, without)
 	if err != nil && len(without) > 0 {
-		err = fmt.Errorf("%s has a passphrase, and there is no terminal to ask for it on", without[0].file)
+		return nil, nil, h.lockedOut(without[0])
 	}
 	if err != nil {
 		return nil, nil, &Error{Step: h.step(), Kinds: []error{ErrAuthFailed, ErrCredentials}, Err: err,
@@ -257,6 +255,13 @@ func (h hop) login(ctx context.Context, via *jump, without []*lockedKey) (*ssh.C
 		last.detail, last.hint = strings.Join(wrong, "; "), reinstalled
 	}
 	return nil, nil, h.keyFailure(last)
+}
+
+// lockedOut says that the host would have taken a key, but for its passphrase.
+func (h hop) lockedOut(k *lockedKey) error {
+	return &Error{Step: h.step(), Kinds: []error{ErrAuthFailed, ErrCredentials},
+		Err:  fmt.Errorf("%s has a passphrase, and there is no terminal to ask for it on", k.file),
+		Hint: "load it into an SSH agent (ssh-add " + k.file + "), or run infractl on a terminal"}
 }
 
 func (h hop) keyFailure(key *keyError) error {
@@ -341,7 +346,9 @@ func (h hop) attempt(ctx context.Context, via *jump, keys *keyring, algorithms [
 	case strings.Contains(strings.ToLower(words), "too many authentication failures"):
 		return nil, fail(fmt.Sprintf("choose the right one: set %s to its file, or give the host IdentityFile and IdentitiesOnly yes in ~/.ssh/config", identityVariable),
 			fmt.Errorf("it gave up after too many keys (most hosts take %d) and was offered, in this order: %s", attempts, strings.Join(keys.names, ", ")), ErrAuthFailed)
-	case strings.Contains(words, "unable to authenticate"):
+	case strings.Contains(words, "agent: "):
+		return nil, fail("unlock the agent, confirm the use of the key, or set "+identityVariable+" to a key file", o.err, ErrAuthFailed)
+	case strings.Contains(words, "unable to authenticate"), errors.Is(o.err, errLocked):
 		return nil, fail(fmt.Sprintf("check that the public key is in the authorized_keys of %s there", h.user),
 			fmt.Errorf("user %s with %s%s", h.user, strings.Join(keys.names, ", "), trailing(keys.notes)), ErrAuthFailed)
 	}
