@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -22,6 +24,12 @@ const (
 	// longestConnect bounds ConnectTimeout, so that a typing error does not make
 	// a run hang for days.
 	longestConnect = 5 * time.Minute
+	// redials is how often a connection to a jump host is tried again that its
+	// sshd dropped before it said who it is, and redialPause the time before the
+	// first of them. It does so at random while many connections are about to log
+	// in (MaxStartups), and with a jump host, all hosts behind it would be lost.
+	redials     = 3
+	redialPause = 300 * time.Millisecond
 	// closeTime is how long closing may take where it needs an answer.
 	closeTime = time.Second
 )
@@ -220,6 +228,7 @@ func (h hop) login(ctx context.Context, via *jump, without []*lockedKey) (*ssh.C
 	defer keys.free()
 	var shown, wrong []string
 	var last *keyError
+	again := 0
 	for {
 		asked := h.verify.algorithms(shown)
 		if len(asked) == 0 {
@@ -227,9 +236,17 @@ func (h hop) login(ctx context.Context, via *jump, without []*lockedKey) (*ssh.C
 		}
 		client, err := h.attempt(ctx, via, keys, asked)
 		var key *keyError
+		var dropped *droppedError
 		switch {
 		case err == nil:
 			return client, nil, nil
+		case h.jump != "" && errors.As(err, &dropped) && again < redials:
+			again++
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Duration(again) * redialPause):
+			}
+			continue
 		case !errors.As(err, &key):
 			var e *Error
 			if errors.As(err, &e) && errors.Is(e, ErrAuthFailed) {
@@ -296,6 +313,7 @@ func (h hop) attempt(ctx context.Context, via *jump, keys *keyring, algorithms [
 		err      error
 	}
 	var refusal atomic.Pointer[keyError]
+	var introduced atomic.Bool
 	done := make(chan outcome, 1)
 	go func() {
 		var o outcome
@@ -304,6 +322,7 @@ func (h hop) attempt(ctx context.Context, via *jump, keys *keyring, algorithms [
 			Auth:              []ssh.AuthMethod{ssh.PublicKeys(keys.signers...)},
 			HostKeyAlgorithms: algorithms,
 			HostKeyCallback: func(_ string, _ net.Addr, key ssh.PublicKey) error {
+				introduced.Store(true)
 				err := h.verify.check(key)
 				var e *keyError
 				if errors.As(err, &e) {
@@ -352,8 +371,16 @@ func (h hop) attempt(ctx context.Context, via *jump, keys *keyring, algorithms [
 		return nil, fail(fmt.Sprintf("check that the public key is in the authorized_keys of %s there", h.user),
 			fmt.Errorf("user %s with %s%s", h.user, strings.Join(keys.names, ", "), trailing(keys.notes)), ErrAuthFailed)
 	}
+	if !introduced.Load() && (errors.Is(o.err, io.EOF) || errors.Is(o.err, syscall.ECONNRESET)) {
+		o.err = &droppedError{o.err}
+	}
 	return nil, fail(unreachable, o.err, ErrUnreachable)
 }
+
+// droppedError is for a connection that ended before the host said who it is.
+type droppedError struct{ error }
+
+func (e *droppedError) Unwrap() error { return e.error }
 
 // open makes the connection that SSH is spoken over.
 func (h hop) open(ctx context.Context, via *jump) (net.Conn, error) {

@@ -3,6 +3,7 @@ package provision
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -385,4 +386,42 @@ func TestJumpHostsThatCannotBeRead(t *testing.T) {
 		_, err := Connect(t.Context(), target)
 		expect(t, err, ErrSSHConfig, "no jump host")
 	}
+}
+
+func TestJumpHostThatDropsSomeConnectionsIsTriedAgain(t *testing.T) {
+	s, hosts := newSites(t, "web", "jump1")
+	front, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer front.Close()
+	dropped := 0
+	go func() {
+		for {
+			c, err := front.Accept()
+			if err != nil {
+				return
+			}
+			if dropped < 2 {
+				dropped++
+				c.Close()
+				continue
+			}
+			go func() {
+				to, err := net.Dial("tcp", hosts["jump1"].listener.Addr().String())
+				if err != nil {
+					return
+				}
+				go func() { io.Copy(to, c); to.Close() }()
+				io.Copy(c, to)
+				c.Close()
+			}()
+		}
+	}()
+	s.write(t, fmt.Sprintf("Host web\nProxyJump jump1\nHost jump1\nPort %d\n", front.Addr().(*net.TCPAddr).Port))
+	c, err := Connect(t.Context(), owned("web"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
 }
