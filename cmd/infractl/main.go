@@ -23,6 +23,7 @@ func run(args []string) int {
 	}
 	ctx, stop := interruptible()
 	defer stop()
+	defer stopQuestions()
 	err := newApp().RunContext(ctx, args)
 	if err == nil {
 		return 0

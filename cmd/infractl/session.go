@@ -83,6 +83,9 @@ func open(c *cli.Context, skipFiles bool) (*session, error) {
 		Force:       forced,
 		SkipFiles:   skipFiles,
 	})
+	if err == nil {
+		err = s.answerQuestions()
+	}
 	if err != nil {
 		s.reporter.Finish()
 		return nil, err
