@@ -56,8 +56,10 @@ const (
 	// they bound how long a frozen host is waited for.
 	signOfLife = 5 * time.Second
 	silence    = 15 * time.Second
-	// bootTimeout is for a host's first boot.
+	// bootTimeout is for a host's first boot, ownTimeout for a host that was
+	// there before and is only expected to be up, or about to be.
 	bootTimeout = 5 * time.Minute
+	ownTimeout  = time.Minute
 	// bootLogin is how long a booting host may refuse the login: its users
 	// can appear after its SSH server.
 	bootLogin = 20 * time.Second
@@ -166,7 +168,8 @@ func (c *Conn) Close() {
 
 // Wait bounds how long WaitReady tries.
 type Wait struct {
-	// Timeout is for the whole wait; 0 means 5 minutes.
+	// Timeout is for the whole wait; 0 means 5 minutes, or one if the host is
+	// its user's own.
 	Timeout time.Duration
 	// Progress hears what is waited for; it may be nil.
 	Progress func(step string)
@@ -177,7 +180,11 @@ type Wait struct {
 // pass by itself is tried again; a wrong host key ends the wait at once, a
 // refused login after some seconds.
 func WaitReady(ctx context.Context, t Target, w Wait) (*Conn, error) {
-	if w.Timeout == 0 {
+	switch {
+	case w.Timeout > 0:
+	case t.Own:
+		w.Timeout = ownTimeout
+	default:
 		w.Timeout = bootTimeout
 	}
 	ctx, cancel := context.WithTimeout(ctx, w.Timeout)
@@ -195,6 +202,10 @@ func WaitReady(ctx context.Context, t Target, w Wait) (*Conn, error) {
 		switch {
 		case errors.Is(err, ErrCredentials), errors.Is(err, ErrHostKeyMismatch), errors.Is(err, ErrHostKeyUnknown),
 			errors.Is(err, ErrDesired), errors.Is(err, ErrSSHConfig), errors.Is(err, ErrPassword):
+			return nil, err
+		case t.Own && (errors.Is(err, ErrAuthFailed) || errors.Is(err, ErrSudo)):
+			// Its users have been there for long, and hosts shut out who is
+			// refused too often (fail2ban, PerSourcePenalties of sshd).
 			return nil, err
 		case errors.Is(err, ErrAuthFailed), errors.Is(err, ErrSudo):
 			if refused.IsZero() {

@@ -339,3 +339,14 @@ func TestAgentThatDoesNotSignIsSaid(t *testing.T) {
 	_, err := Connect(t.Context(), h.own(t, h.known()))
 	expect(t, err, ErrAuthFailed, "agent: ", "unlock the agent")
 }
+
+func TestRefusedLoginAtAnOwnHostIsNotTriedAgain(t *testing.T) {
+	h := newHost(t, acceptAll())
+	_, err := WaitReady(t.Context(), h.own(t, h.known()), Wait{})
+	expect(t, err, ErrAuthFailed)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.connections) != 1 {
+		t.Errorf("%d connections", len(h.connections))
+	}
+}

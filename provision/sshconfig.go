@@ -740,6 +740,12 @@ func (j jumpHost) String() string {
 	return text
 }
 
+// ParseJump says what is wrong with the jump hosts of a Target.
+func ParseJump(text string) error {
+	_, err := parseJumps(text)
+	return err
+}
+
 // parseJumps reads the value of ProxyJump: hosts with commas between them, in the
 // order in which they are gone through.
 func parseJumps(text string) ([]jumpHost, error) {
