@@ -318,7 +318,7 @@ func (r *configReader) include(words []string, o origin, b block, depth int) err
 		}
 		names, err := filepath.Glob(pattern)
 		if err != nil {
-			return fmt.Errorf("Include %s: %w", pattern, err)
+			return fmt.Errorf("cannot include %s: %w", pattern, err)
 		}
 		for _, name := range names {
 			if err := r.file(name, origin{user: o.user, private: true}, b.active, depth+1); err != nil {
@@ -340,7 +340,7 @@ func (r *configReader) match(words []string) (activity, string, error) {
 		switch condition {
 		case "all":
 			if len(words) != 1 {
-				return no, "", errors.New("Match all cannot be combined with other conditions")
+				return no, "", errors.New("the condition all cannot be combined with others")
 			}
 			one = yes
 		case "canonical", "final":
@@ -350,7 +350,7 @@ func (r *configReader) match(words []string) (activity, string, error) {
 		default:
 			i++
 			if i == len(words) || words[i] == "" {
-				return no, "", fmt.Errorf("Match %s has no argument", condition)
+				return no, "", fmt.Errorf("the condition %s has no argument", condition)
 			}
 			switch condition {
 			case "host":
