@@ -51,8 +51,6 @@ type settings struct {
 	identitiesOnly   bool
 	// agent is the agent's socket; it is empty for none.
 	agent string
-	// files are those that were read, for messages.
-	files []string
 }
 
 // readSettings reads what the user's files say about a host. A user and a port
@@ -134,7 +132,6 @@ type configReader struct {
 	values map[string]string
 	lists  map[string][]string
 	port   int
-	files  []string
 }
 
 func newConfigReader(me account, host, user string, port int) *configReader {
@@ -175,7 +172,6 @@ func (r *configReader) file(name string, o origin, active activity, depth int) e
 	if err != nil {
 		return fmt.Errorf("cannot read the SSH configuration: %w", err)
 	}
-	r.files = append(r.files, name)
 	block := block{active: active, parent: active}
 	for i, line := range strings.Split(string(text), "\n") {
 		if err := r.line(line, o, &block, depth); err != nil {
@@ -390,7 +386,7 @@ func (r *configReader) match(words []string) (activity, string, error) {
 
 // finish fills in defaults and expands what was read.
 func (r *configReader) finish() (*settings, error) {
-	s := &settings{original: r.host, port: r.port, user: r.values["user"], family: "tcp", files: r.files}
+	s := &settings{original: r.host, port: r.port, user: r.values["user"], family: "tcp"}
 	if s.port == 0 {
 		s.port = 22
 	}
@@ -461,9 +457,6 @@ func (r *configReader) finish() (*settings, error) {
 	s.agent = agent
 	return s, errors.Join(err, agentErr)
 }
-
-// explicit says whether the files name keys for this host.
-func (s *settings) explicit() bool { return len(s.identityFiles) > 0 }
 
 // agent is the socket of the agent that IdentityAgent names.
 func (r *configReader) agent(e expander) (string, error) {

@@ -109,7 +109,7 @@ func sameAsSSH(t *testing.T, file, host, login string, port int) {
 	// ssh puts brackets around the last address even if it has no port.
 	compare("proxyjump", one(normalJumps(t, got.jump)), one(normalJumps(t, strings.Join(jump, ","))))
 	compare("hostkeyalias", one(got.hostKeyAlias), want["hostkeyalias"])
-	if got.explicit() {
+	if len(got.identityFiles) > 0 {
 		compare("identityfile", got.identityFiles, home(want["identityfile"]))
 	} else if files := home(want["identityfile"]); len(files) > 0 && files[0] != filepath.Join(me.HomeDir, ".ssh/id_rsa") {
 		t.Errorf("identityfile: got none, ssh has %q: %s", files, context)
