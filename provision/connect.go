@@ -1,13 +1,9 @@
 package provision
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -18,14 +14,30 @@ import (
 type Target struct {
 	// Name is what the host is called in messages, such as web-1.
 	Name string
-	// Address is an IP address or a name, Port is 22 if it is 0.
+	// Address is an IP address or a name. Port is 22 if it is 0.
 	Address string
 	Port    int
-	// User logs in; it is root or can become root by sudo without a password.
+	// User logs in; it is root or can become root by sudo.
 	User string
-	// HostKey is the host's public key, as a line of an authorized_keys file.
-	// No other key is accepted, and none is trusted on first use.
+	// HostKey is what the host must prove: a public key as a line of an
+	// authorized_keys file, its fingerprint as ssh-keygen -l prints it
+	// ("SHA256:…"), or the key of an authority for hosts after
+	// "@cert-authority ". Nothing else is accepted, and nothing is trusted on
+	// first use.
 	HostKey string
+	// Own says that the host is one that its user has anyway and reaches with
+	// ssh. Then what ~/.ssh/config says about Address holds where nothing is
+	// said here, known_hosts is looked into if there is no HostKey, and sudo may
+	// want a password. Other hosts are infractl's own: they have what it gave
+	// them, and nothing of the user's files matters.
+	Own bool
+	// Jump are the hosts to go through, as in ProxyJump: [user@]host[:port], with
+	// commas between several; "none" overrides ~/.ssh/config. Each is reached
+	// as ~/.ssh/config says.
+	Jump string
+	// KnownHosts are lines as in known_hosts, which hold beside the user's files:
+	// keys of jump hosts, or of the host itself if it is the user's own.
+	KnownHosts string
 }
 
 func (t Target) port() int {
@@ -35,19 +47,19 @@ func (t Target) port() int {
 	return t.Port
 }
 
-func (t Target) endpoint() string { return net.JoinHostPort(t.Address, strconv.Itoa(t.port())) }
-
 // Times that bound a connection.
 const (
 	// dialTimeout is for TCP, handshake and login together.
 	dialTimeout = 10 * time.Second
-	// keepAlive is the time between signs of life, silence how long a host
+	// signOfLife is the time between signs of life, silence how long a host
 	// may owe an answer to one before the connection counts as lost. Together
 	// they bound how long a frozen host is waited for.
-	keepAlive = 5 * time.Second
-	silence   = 15 * time.Second
-	// bootTimeout is for a host's first boot.
+	signOfLife = 5 * time.Second
+	silence    = 15 * time.Second
+	// bootTimeout is for a host's first boot, ownTimeout for a host that was
+	// there before and is only expected to be up, or about to be.
 	bootTimeout = 5 * time.Minute
+	ownTimeout  = time.Minute
 	// bootLogin is how long a booting host may refuse the login: its users
 	// can appear after its SSH server.
 	bootLogin = 20 * time.Second
@@ -58,119 +70,85 @@ const (
 type Conn struct {
 	target Target
 	client *ssh.Client
-	stop   chan struct{}
-	once   sync.Once
+	// via is the connection that this one goes through; it may be nil.
+	via  *jump
+	stop chan struct{}
+	once sync.Once
+	// user is who logged in, root how that user becomes root.
+	user string
+	root becoming
+	// password is for sudo, if that asks.
+	password string
 }
 
-// Connect logs in to a host. It fails with ErrUnreachable, ErrHostKeyMismatch
-// or ErrAuthFailed. The context covers the connecting only; every later call
-// has one of its own.
+// Connect logs in to a host. It fails with ErrUnreachable, ErrHostKeyMismatch,
+// ErrHostKeyUnknown, ErrAuthFailed, ErrSSHConfig or, if the host is its user's
+// own, ErrSudo. The context covers the
+// connecting only; every later call has one of its own.
 func Connect(ctx context.Context, t Target) (*Conn, error) {
-	const step = "connect"
-	fail := func(hint string, err error, kinds ...error) error {
-		return &Error{Host: t.Name, Step: step + " to " + t.endpoint(), Kinds: kinds, Hint: hint, Err: err}
-	}
-	pinned, _, _, _, err := ssh.ParseAuthorizedKey([]byte(t.HostKey))
+	hops, err := t.route()
 	if err != nil {
-		return nil, fail("give its public host key as a line such as \"ssh-ed25519 AAAA…\"", fmt.Errorf("the expected host key cannot be read: %w", err), ErrDesired)
+		return nil, named(err, t)
 	}
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
-	keys, free, err := signers(ctx)
-	if err != nil {
-		return nil, fail("set "+identityVariable+" to the file of a private key that the host accepts, or load it into an SSH agent", err, ErrAuthFailed, ErrCredentials)
-	}
-	defer free()
-
-	unreachable := fmt.Sprintf("check that it runs, and that its firewall and the network let this computer in on port %d", t.port())
-	var d net.Dialer
-	raw, err := d.DialContext(ctx, "tcp", t.endpoint())
-	if err != nil {
-		return nil, fail(unreachable, err, ErrUnreachable)
-	}
-	if deadline, ok := ctx.Deadline(); ok {
-		raw.SetDeadline(deadline)
-	}
-	unhook := context.AfterFunc(ctx, func() { raw.Close() })
-
-	var offered ssh.PublicKey
-	conn, channels, requests, err := ssh.NewClientConn(raw, t.endpoint(), &ssh.ClientConfig{
-		User: t.User,
-		Auth: []ssh.AuthMethod{ssh.PublicKeys(keys...)},
-		// Asking for the pinned key's type keeps a host that has several
-		// keys from proving itself with another one.
-		HostKeyAlgorithms: hostKeyAlgorithms(pinned.Type()),
-		HostKeyCallback: func(_ string, _ net.Addr, key ssh.PublicKey) error {
-			if !bytes.Equal(key.Marshal(), pinned.Marshal()) {
-				offered = key
-				return ErrHostKeyMismatch
-			}
-			return nil
-		},
-	})
-	if err == nil && !unhook() {
-		err = context.Cause(ctx)
-	}
-	if err != nil {
-		raw.Close()
-		mismatch := "if the host was reinstalled on purpose, put its new key into the configuration; otherwise something else answers at this address: do not go on"
-		var algorithms *ssh.AlgorithmNegotiationError
-		switch {
-		case offered != nil:
-			return nil, fail(mismatch, fmt.Errorf("it shows %s, expected is %s", ssh.FingerprintSHA256(offered), ssh.FingerprintSHA256(pinned)), ErrHostKeyMismatch)
-		case errors.As(err, &algorithms) && strings.Contains(err.Error(), "host key"):
-			return nil, fail(mismatch, fmt.Errorf("it has no key of type %s: %w", pinned.Type(), err), ErrHostKeyMismatch)
-		case ctx.Err() != nil:
-			return nil, fail(unreachable, context.Cause(ctx), ErrUnreachable)
-		case strings.Contains(err.Error(), "unable to authenticate"):
-			var names []string
-			for _, key := range keys {
-				names = append(names, ssh.FingerprintSHA256(key.PublicKey()))
-			}
-			return nil, fail(fmt.Sprintf("check that the public key is in the authorized_keys of %s there", t.User), fmt.Errorf("user %s with %s", t.User, strings.Join(names, ", ")), ErrAuthFailed)
+	last := len(hops) - 1
+	var via *jump
+	if last > 0 {
+		if via, err = jumps.acquire(ctx, hops[:last]); err != nil {
+			return nil, named(err, t)
 		}
-		return nil, fail(unreachable, err, ErrUnreachable)
 	}
-	raw.SetDeadline(time.Time{})
-	c := &Conn{target: t, client: ssh.NewClient(conn, channels, requests), stop: make(chan struct{})}
-	go c.keepAlive()
+	client, err := hops[last].dial(ctx, via)
+	if err != nil {
+		jumps.release(via)
+		return nil, named(err, t)
+	}
+	c := &Conn{target: t, client: client, via: via, stop: make(chan struct{}), user: hops[last].user}
+	go keepAlive(client, c.stop, c.Close)
+	if err := c.findRoot(ctx); err != nil {
+		c.Close()
+		return nil, err
+	}
 	return c, nil
 }
 
-// hostKeyAlgorithms are the signature algorithms of a type of key.
-func hostKeyAlgorithms(keyType string) []string {
-	if keyType == ssh.KeyAlgoRSA {
-		return []string{ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256}
+// named says which host an error is about.
+func named(err error, t Target) error {
+	var e *Error
+	if !errors.As(err, &e) {
+		return &Error{Host: t.Name, Step: "connect", Err: err}
 	}
-	return []string{keyType}
+	// Hosts behind the same jump host share its error.
+	about := *e
+	about.Host = t.Name
+	return &about
 }
 
-// keepAlive asks for signs of life and closes the connection when there are
-// none, so that nobody waits for a host that froze.
-func (c *Conn) keepAlive() {
-	tick := time.NewTicker(keepAlive)
+// keepAlive asks for signs of life until stop is closed, and calls lost when
+// there are none, so that nobody waits for a host that froze.
+func keepAlive(client *ssh.Client, stop <-chan struct{}, lost func()) {
+	tick := time.NewTicker(signOfLife)
 	defer tick.Stop()
 	for {
 		select {
-		case <-c.stop:
+		case <-stop:
 			return
 		case <-tick.C:
 		}
 		answer := make(chan error, 1)
 		go func() {
-			_, _, err := c.client.SendRequest("keepalive@openssh.com", true, nil)
+			_, _, err := client.SendRequest("keepalive@openssh.com", true, nil)
 			answer <- err
 		}()
 		select {
-		case <-c.stop:
+		case <-stop:
 			return
 		case err := <-answer:
 			if err != nil {
-				c.Close()
+				lost()
 				return
 			}
 		case <-time.After(silence):
-			c.Close()
+			lost()
 			return
 		}
 	}
@@ -179,18 +157,20 @@ func (c *Conn) keepAlive() {
 // Target says how the host was reached.
 func (c *Conn) Target() Target { return c.target }
 
-// Close ends the connection. What runs on the host goes on, if it can do so
-// without its input.
+// Close ends the connection, and those to jump hosts that nobody else uses. What
+// runs on the host goes on, if it can do so without its input.
 func (c *Conn) Close() {
 	c.once.Do(func() {
 		close(c.stop)
-		c.client.Close()
+		closeClient(c.client, c.via)
+		jumps.release(c.via)
 	})
 }
 
 // Wait bounds how long WaitReady tries.
 type Wait struct {
-	// Timeout is for the whole wait; 0 means 5 minutes.
+	// Timeout is for the whole wait; 0 means 5 minutes, or one if the host is
+	// its user's own.
 	Timeout time.Duration
 	// Progress hears what is waited for; it may be nil.
 	Progress func(step string)
@@ -201,7 +181,11 @@ type Wait struct {
 // pass by itself is tried again; a wrong host key ends the wait at once, a
 // refused login after some seconds.
 func WaitReady(ctx context.Context, t Target, w Wait) (*Conn, error) {
-	if w.Timeout == 0 {
+	switch {
+	case w.Timeout > 0:
+	case t.Own:
+		w.Timeout = ownTimeout
+	default:
 		w.Timeout = bootTimeout
 	}
 	ctx, cancel := context.WithTimeout(ctx, w.Timeout)
@@ -217,7 +201,12 @@ func WaitReady(ctx context.Context, t Target, w Wait) (*Conn, error) {
 			conn.Close()
 		}
 		switch {
-		case errors.Is(err, ErrCredentials), errors.Is(err, ErrHostKeyMismatch), errors.Is(err, ErrDesired):
+		case errors.Is(err, ErrCredentials), errors.Is(err, ErrHostKeyMismatch), errors.Is(err, ErrHostKeyUnknown),
+			errors.Is(err, ErrDesired), errors.Is(err, ErrSSHConfig), errors.Is(err, ErrPassword):
+			return nil, err
+		case t.Own && (errors.Is(err, ErrAuthFailed) || errors.Is(err, ErrSudo)):
+			// Its users have been there for long, and hosts shut out who is
+			// refused too often (fail2ban, PerSourcePenalties of sshd).
 			return nil, err
 		case errors.Is(err, ErrAuthFailed), errors.Is(err, ErrSudo):
 			if refused.IsZero() {

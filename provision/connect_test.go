@@ -146,6 +146,12 @@ func startAgent(t *testing.T, keys ...testKey) {
 			t.Fatal(err)
 		}
 	}
+	serveAgent(t, ring)
+}
+
+// serveAgent serves what a keyring holds.
+func serveAgent(t *testing.T, ring agent.Agent) {
+	t.Helper()
 	socket := filepath.Join(t.TempDir(), "agent")
 	listener, err := net.Listen("unix", socket)
 	if err != nil {

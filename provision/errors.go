@@ -12,12 +12,20 @@ var (
 	ErrUnreachable = errors.New("the host cannot be reached")
 	// ErrHostKeyMismatch: the host did not prove to be the one that is expected.
 	ErrHostKeyMismatch = errors.New("the host key is not the expected one")
+	// ErrHostKeyUnknown: nothing says which key the host must show. No key is
+	// trusted because it came first.
+	ErrHostKeyUnknown = errors.New("the host's key is not known")
+	// ErrSSHConfig: this computer's SSH configuration cannot be used for the host.
+	ErrSSHConfig = errors.New("the SSH configuration cannot be used")
 	// ErrAuthFailed: the host does not accept the key, or there is no key.
 	ErrAuthFailed = errors.New("the login was refused")
 	// ErrCredentials: this computer has no usable SSH key. Such an error is ErrAuthFailed too.
 	ErrCredentials = errors.New("no usable SSH key")
-	// ErrSudo: the login user cannot become root without a password.
+	// ErrSudo: the login user cannot become root.
 	ErrSudo = errors.New("the user cannot become root")
+	// ErrPassword: sudo wants a password and there is none, or it is wrong. Such
+	// an error is ErrSudo too.
+	ErrPassword = errors.New("sudo's password is missing or wrong")
 	// ErrLocked: another run is changing the host.
 	ErrLocked = errors.New("the host is locked by another run")
 	// ErrDesired: what is desired contradicts itself or the host.

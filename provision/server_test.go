@@ -2,6 +2,7 @@ package provision
 
 import (
 	"bytes"
+	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/rsa"
@@ -15,6 +16,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 )
@@ -28,9 +30,21 @@ type host struct {
 	key      ssh.Signer
 	// run handles one command; it returns the exit status.
 	run func(command string, in io.Reader, out, errors io.Writer) int
+	// forward lets connections through, as to a jump host.
+	forward bool
+	// deaf accepts connections and logins, but no session.
+	deaf bool
+
+	// startups is how many connections may be before their login at the same
+	// time; 0 means any number.
+	startups int
 
 	mu          sync.Mutex
 	connections []net.Conn
+	logins      int
+	starting    int
+	open        int
+	offered     []string // fingerprints of the keys that were tried
 }
 
 // newHost starts a server that lets in the key that INFRACTL_SSH_IDENTITY
@@ -90,14 +104,42 @@ func (h *host) serve(listener net.Listener) {
 		}
 		h.mu.Lock()
 		h.connections = append(h.connections, raw)
+		refused := h.startups > 0 && h.starting >= h.startups
+		if !refused {
+			h.starting++
+			h.open++
+		}
 		h.mu.Unlock()
+		if refused {
+			raw.Close()
+			continue
+		}
 		go func() {
+			defer func() {
+				h.mu.Lock()
+				h.open--
+				h.mu.Unlock()
+			}()
 			_, channels, requests, err := ssh.NewServerConn(raw, h.config)
+			h.mu.Lock()
+			h.starting--
+			if err == nil {
+				h.logins++
+			}
+			h.mu.Unlock()
 			if err != nil {
+				raw.Close()
 				return
 			}
 			go ssh.DiscardRequests(requests)
 			for c := range channels {
+				if h.deaf {
+					continue
+				}
+				if c.ChannelType() == "direct-tcpip" {
+					go h.through(c)
+					continue
+				}
 				channel, requests, err := c.Accept()
 				if err == nil {
 					go h.session(channel, requests)
@@ -105,6 +147,41 @@ func (h *host) serve(listener net.Listener) {
 			}
 		}()
 	}
+}
+
+// through connects a channel to where it wants to go.
+func (h *host) through(c ssh.NewChannel) {
+	var to struct {
+		Host   string
+		Port   uint32
+		Origin string
+		From   uint32
+	}
+	if err := ssh.Unmarshal(c.ExtraData(), &to); err != nil || !h.forward {
+		c.Reject(ssh.Prohibited, "open failed")
+		return
+	}
+	raw, err := net.Dial("tcp", net.JoinHostPort(to.Host, fmt.Sprint(to.Port)))
+	if err != nil {
+		c.Reject(ssh.ConnectionFailed, err.Error())
+		return
+	}
+	channel, requests, err := c.Accept()
+	if err != nil {
+		raw.Close()
+		return
+	}
+	go ssh.DiscardRequests(requests)
+	go func() { io.Copy(raw, channel); raw.Close() }()
+	io.Copy(channel, raw)
+	channel.Close()
+}
+
+// entered is how many connections have logged in.
+func (h *host) entered() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.logins
 }
 
 func (h *host) session(channel ssh.Channel, requests <-chan *ssh.Request) {
@@ -152,9 +229,12 @@ func newSigner(t *testing.T) ssh.Signer {
 	return signer
 }
 
+// rsaKey is made once, since that takes long.
+var rsaKey = sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 2048) })
+
 func newRSASigner(t *testing.T) ssh.Signer {
 	t.Helper()
-	private, err := rsa.GenerateKey(rand.Reader, 2048)
+	private, err := rsaKey()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -194,4 +274,9 @@ func identityFile(t *testing.T, passphrase string) testKey {
 		t.Fatal(err)
 	}
 	return testKey{file, signer, private}
+}
+
+// expiring is a context for what hangs.
+func expiring(t *testing.T) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(t.Context(), 300*time.Millisecond)
 }

@@ -11,6 +11,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 )
@@ -22,11 +23,15 @@ const hello = "@infractl"
 type session struct {
 	conn   *Conn
 	step   string
+	ctx    context.Context // ends the session
 	ssh    *ssh.Session
 	in     io.WriteCloser
 	out    *bufio.Reader
+	pipe   *io.PipeReader // what out reads from
 	errors limited
 	unhook func() bool
+	// ended gets how the script ended.
+	ended chan error
 }
 
 // start runs a script as root. The script comes over standard input, so that
@@ -34,43 +39,70 @@ type session struct {
 // standard input is the script's to read. Cancelling the context ends the
 // session, though not necessarily what it started on the host.
 func (c *Conn) start(ctx context.Context, step, script string) (*session, error) {
-	s := &session{conn: c, step: step}
+	s := &session{conn: c, step: step, ctx: ctx}
 	var err error
-	if s.ssh, err = c.client.NewSession(); err != nil {
+	if s.ssh, err = c.newSession(ctx); err != nil {
 		return nil, s.lost(ctx, err)
 	}
-	s.unhook = context.AfterFunc(ctx, func() { s.ssh.Close() })
-	s.ssh.Stderr = &s.errors
-	out, err := s.ssh.StdoutPipe()
-	if err == nil {
-		var in io.WriteCloser
-		in, err = s.ssh.StdinPipe()
-		s.in = &input{w: in}
-	}
-	if err == nil {
-		// head reads exactly that many bytes and not one of what follows.
-		command := fmt.Sprintf(`sh -c 'eval "$(head -c %d)"'`, len(script))
-		if c.target.User != "root" {
-			command = "env LC_ALL=C sudo -n -- " + command
-		}
-		err = s.ssh.Start(command)
-	}
+	// A host that hangs does not answer that the session is closed, so reading
+	// ends on this side.
+	var fromHost *io.PipeWriter
+	s.pipe, fromHost = io.Pipe()
+	s.ssh.Stdout = fromHost
+	s.unhook = context.AfterFunc(ctx, func() {
+		s.pipe.CloseWithError(context.Cause(ctx))
+		s.ssh.Close()
+	})
+	s.out = bufio.NewReaderSize(s.pipe, 64<<10)
+	in, err := s.ssh.StdinPipe()
 	if err != nil {
 		s.close()
 		return nil, s.lost(ctx, err)
 	}
-	s.out = bufio.NewReaderSize(out, 64<<10)
-	// A host that refuses may not read the script, so it is written on the side.
-	go io.WriteString(s.in, script)
-	line, err := s.out.ReadString('\n')
-	if strings.TrimSuffix(line, "\n") == hello {
-		return s, nil
+	s.in = &input{w: in}
+	s.ssh.Stderr = &s.errors
+	// head reads exactly that many bytes and not one of what follows.
+	command := fmt.Sprintf(`eval "$(head -c %d)"`, len(script))
+	var prompt *prompter
+	switch c.root {
+	case isRoot:
+		command = "sh -c '" + command + "'"
+	case bySudo:
+		command = "env LC_ALL=C sudo -n -- sh -c '" + command + "'"
+	case byPassword:
+		prompt = newPrompter(s.in, c.password, &s.errors)
+		s.ssh.Stderr = prompt
+		command = prompt.command(command)
+	}
+	if err = s.run(command, fromHost); err != nil {
+		s.close()
+		return nil, s.lost(ctx, err)
+	}
+	line := ""
+	if prompt != nil {
+		// Nothing is sent before the password was accepted: sudo would take
+		// it for another password.
+		line, err = s.out.ReadString('\n')
+		if prompt.greeted(line) {
+			line = ""
+		}
+	}
+	if line == "" && err == nil {
+		// A host that refuses may not read the script, so it is written on the side.
+		go io.WriteString(s.in, script)
+		line, err = s.out.ReadString('\n')
+		if strings.TrimSuffix(line, "\n") == hello {
+			return s, nil
+		}
 	}
 	if err == nil {
 		err = fmt.Errorf("unexpected output: %q", line)
 	}
 	// Wait gives the exit status and all of what was said on standard error.
 	exit := s.wait()
+	if prompt.refused() {
+		return nil, refusedPassword(c, step)
+	}
 	if _, gone := s.gone(exit); gone || ctx.Err() != nil {
 		return nil, s.lost(ctx, errors.Join(ctx.Err(), exit))
 	}
@@ -80,8 +112,54 @@ func (c *Conn) start(ctx context.Context, step, script string) (*session, error)
 	}
 	return nil, &Error{
 		Host: c.target.Name, Step: step, Kinds: []error{ErrSudo},
-		Detail: fmt.Sprintf("user %s: %s", c.target.User, said),
-		Hint:   fmt.Sprintf("install sudo there and allow it without a password (%s ALL=(ALL) NOPASSWD: ALL in /etc/sudoers.d), or log in as root", c.target.User),
+		Detail: fmt.Sprintf("user %s: %s", c.user, said),
+		Hint:   fmt.Sprintf("install sudo there and allow it without a password (%s ALL=(ALL) NOPASSWD: ALL in /etc/sudoers.d), or log in as root", c.user),
+	}
+}
+
+// newSession opens a session, unless the context ends before the host answers.
+func (c *Conn) newSession(ctx context.Context) (*ssh.Session, error) {
+	type opened struct {
+		session *ssh.Session
+		err     error
+	}
+	done := make(chan opened, 1)
+	go func() {
+		session, err := c.client.NewSession()
+		done <- opened{session, err}
+	}()
+	select {
+	case o := <-done:
+		return o.session, o.err
+	case <-ctx.Done():
+		go func() {
+			if o := <-done; o.err == nil {
+				o.session.Close()
+			}
+		}()
+		return nil, context.Cause(ctx)
+	}
+}
+
+// run starts the command. out is what the host writes to, and is closed when
+// the command has ended.
+func (s *session) run(command string, out *io.PipeWriter) error {
+	started := make(chan error, 1)
+	s.ended = make(chan error, 1)
+	go func() {
+		err := s.ssh.Start(command)
+		started <- err
+		if err == nil {
+			err = s.ssh.Wait()
+		}
+		out.CloseWithError(io.EOF)
+		s.ended <- err
+	}()
+	select {
+	case err := <-started:
+		return err
+	case <-s.ctx.Done():
+		return context.Cause(s.ctx)
 	}
 }
 
@@ -89,13 +167,23 @@ func (c *Conn) start(ctx context.Context, step, script string) (*session, error)
 func (s *session) wait() error {
 	s.in.Close()
 	io.Copy(io.Discard, s.out)
-	err := s.ssh.Wait()
+	var err error
+	select {
+	case err = <-s.ended:
+	case <-s.ctx.Done():
+		select {
+		case err = <-s.ended:
+		case <-time.After(closeTime):
+			err = context.Cause(s.ctx)
+		}
+	}
 	s.close()
 	return err
 }
 
 func (s *session) close() {
 	s.unhook()
+	s.pipe.Close()
 	s.ssh.Close()
 }
 

@@ -315,7 +315,7 @@ func (s *session) goOn(open []string) error {
 		return nil
 	}
 	s.reporter.Finish()
-	answer, err := ask(s.c.Context, "Go on, and delete what may be in use? (yes/no)")
+	answer, err := inquire(s.c.Context, "Go on, and delete what may be in use? (yes/no)")
 	s.newReporter()
 	if err == nil && answer == "yes" {
 		return nil

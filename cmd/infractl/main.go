@@ -34,6 +34,7 @@ func run(args []string) int {
 	app.Metadata = map[string]any{lifeKey: l}
 	ctx, stop := l.interruptible()
 	defer stop()
+	defer stopQuestions()
 	err := interrupted(ctx, app.RunContext(ctx, args))
 	l.end(err)
 	if err == nil {

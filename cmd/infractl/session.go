@@ -67,6 +67,15 @@ func (s *session) say(format string, args ...any) {
 	s.shown.Say(format, args...)
 }
 
+// aside does something, such as asking a question, while nothing is drawn. It may
+// be called at any time.
+func (s *session) aside(do func()) {
+	s.mu.Lock()
+	shown := s.shown
+	s.mu.Unlock()
+	shown.Aside(do)
+}
+
 // lock takes the environment's lock for the rest of a command that changes
 // something; what is what others read meanwhile, such as "drain web-1", or
 // empty. From then on the command's context also ends if somebody takes the
@@ -133,6 +142,9 @@ func open(c *cli.Context, skipFiles bool) (*session, error) {
 		LockTimeout: patience,
 		SkipFiles:   skipFiles,
 	})
+	if err == nil {
+		err = s.answerQuestions()
+	}
 	if err != nil {
 		s.reporter.Finish()
 		return nil, err
@@ -158,7 +170,7 @@ func confirm(c *cli.Context, question, answer string) error {
 	if err := mustAsk(c); err != nil {
 		return err
 	}
-	given, err := ask(c.Context, question)
+	given, err := inquire(c.Context, question)
 	if err != nil {
 		return err
 	}
@@ -168,8 +180,8 @@ func confirm(c *cli.Context, question, answer string) error {
 	return nil
 }
 
-// ask asks on the terminal. It fails if there is no answer.
-func ask(ctx context.Context, question string) (string, error) {
+// inquire asks on the terminal. It fails if there is no answer.
+func inquire(ctx context.Context, question string) (string, error) {
 	fmt.Fprintf(os.Stderr, "%s ", question)
 	said := make(chan string, 1)
 	go func() {

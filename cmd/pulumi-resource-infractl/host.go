@@ -43,11 +43,18 @@ type hostInputs struct {
 	Port    int    `json:"port"`
 	User    string `json:"user"`
 	HostKey string `json:"hostKey"`
+	// Own, Jump and KnownHosts are for hosts that the user has anyway.
+	Own        bool     `json:"own"`
+	Jump       string   `json:"jump"`
+	KnownHosts []string `json:"knownHosts"`
 	desired.Host
 }
 
 func (h hostInputs) target() provision.Target {
-	return provision.Target{Name: h.Name, Address: h.Address, Port: h.Port, User: h.User, HostKey: h.HostKey}
+	return provision.Target{
+		Name: h.Name, Address: h.Address, Port: h.Port, User: h.User, HostKey: h.HostKey,
+		Own: h.Own, Jump: h.Jump, KnownHosts: strings.Join(h.KnownHosts, "\n"),
+	}
 }
 
 // create waits for the host to boot and makes it as desired.
@@ -128,17 +135,27 @@ func (c *configuration) update(ctx context.Context, req plugin.UpdateRequest) (p
 	return response, err
 }
 
-// setTarget writes into outputs how the host is reached.
+// setTarget writes into outputs how the host is reached. What the user's SSH
+// configuration says is not written down, and so no change when it changes.
 func setTarget(outputs resource.PropertyMap, t provision.Target) {
+	set := func(key resource.PropertyKey, said bool, v resource.PropertyValue) {
+		delete(outputs, key)
+		if said {
+			outputs[key] = v
+		}
+	}
 	outputs["address"] = resource.NewStringProperty(t.Address)
-	outputs["port"] = resource.NewNumberProperty(float64(t.Port))
-	outputs["user"] = resource.NewStringProperty(t.User)
-	outputs["hostKey"] = resource.NewStringProperty(t.HostKey)
+	set("port", t.Port != 0, resource.NewNumberProperty(float64(t.Port)))
+	set("user", t.User != "", resource.NewStringProperty(t.User))
+	set("hostKey", t.HostKey != "", resource.NewStringProperty(t.HostKey))
+	set("own", t.Own, resource.NewBoolProperty(t.Own))
+	set("jump", t.Jump != "", resource.NewStringProperty(t.Jump))
+	set("knownHosts", t.KnownHosts != "", generic(strings.Split(t.KnownHosts, "\n")))
 }
 
 // initial says that nothing was ever seen on the host.
 func initial(outputs resource.PropertyMap) bool {
-	_, ok := outputs["hostKey"]
+	_, ok := outputs["address"]
 	return !ok
 }
 

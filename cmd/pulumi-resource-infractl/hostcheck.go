@@ -20,6 +20,10 @@ import (
 
 var (
 	hostNames = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$`)
+	// aliases are names that ~/.ssh/config may give to hosts.
+	aliases = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]*$`)
+	// logins are users that hosts may have from elsewhere, such as a directory.
+	logins = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.@+\\-]*$`)
 	// userNames is what useradd(8) of Debian accepts by default.
 	userNames = regexp.MustCompile(`^[a-z_][a-z0-9_-]{0,31}$`)
 	// packageNames is from Debian policy, 5.6.1.
@@ -36,7 +40,7 @@ var (
 // is not known yet is checked when it is.
 func (c *configuration) check(req plugin.CheckRequest) (resource.PropertyMap, []problem) {
 	k := &checker{inputs: req.News.Copy()}
-	k.keys(nil, req.News, "name", "address", "port", "user", "hostKey", "packages", "users", "files", "trees", "units", "values", "secrets")
+	k.keys(nil, req.News, "name", "address", "port", "user", "hostKey", "own", "jump", "knownHosts", "packages", "users", "files", "trees", "units", "values", "secrets")
 	k.connection()
 	k.packages()
 	k.users()
@@ -173,29 +177,61 @@ func (k *checker) texts(base resource.PropertyPath, v resource.PropertyValue, ea
 }
 
 func (k *checker) connection() {
+	own := k.own()
 	if name, ok := k.required(nil, k.inputs, "name"); ok && !hostNames.MatchString(name) {
 		k.fail(at(nil, "name"), "%q is no host name: small letters, digits and - only", name)
 	}
 	if address, ok := k.required(nil, k.inputs, "address"); ok {
-		if _, err := netip.ParseAddr(address); err != nil && !hostNames.MatchString(strings.ToLower(address)) {
+		_, err := netip.ParseAddr(address)
+		if err != nil && !hostNames.MatchString(strings.ToLower(address)) && (!own || !aliases.MatchString(address)) {
 			k.fail(at(nil, "address"), "%q is neither an IP address nor a host name", address)
 		}
 	}
-	if v, known := reveal(k.inputs["port"]); known && v.IsNull() {
+	// What is not said about a host of the user's own is for ~/.ssh/config to say.
+	if v, known := reveal(k.inputs["port"]); known && v.IsNull() && !own {
 		k.inputs["port"] = resource.NewNumberProperty(22)
 	}
 	k.whole(nil, k.inputs, "port", 1, 65535)
-	if v, known := reveal(k.inputs["user"]); known && v.IsNull() {
+	if v, known := reveal(k.inputs["user"]); known && v.IsNull() && !own {
 		k.inputs["user"] = resource.NewStringProperty("root")
 	}
-	if user, ok := k.required(nil, k.inputs, "user"); ok && !userNames.MatchString(user) {
+	optional := k.required
+	if own {
+		optional = k.text
+	}
+	if user, ok := optional(nil, k.inputs, "user"); ok && !userNames.MatchString(user) && (!own || !logins.MatchString(user)) {
 		k.fail(at(nil, "user"), "%q is no user name", user)
 	}
-	if key, ok := k.required(nil, k.inputs, "hostKey"); ok {
-		if _, _, _, rest, err := ssh.ParseAuthorizedKey([]byte(key)); err != nil || len(strings.TrimSpace(string(rest))) > 0 {
-			k.fail(at(nil, "hostKey"), "must be one public key as in authorized_keys, such as \"ssh-ed25519 AAAA…\"")
+	if key, ok := optional(nil, k.inputs, "hostKey"); ok {
+		if err := provision.ParseHostKey(key); err != nil {
+			k.fail(at(nil, "hostKey"), "must be one public key as in authorized_keys, such as \"ssh-ed25519 AAAA…\", its fingerprint \"SHA256:…\", or \"@cert-authority \" and the key of its authority")
 		}
 	}
+	if jump, ok := k.text(nil, k.inputs, "jump"); ok {
+		if err := provision.ParseJump(jump); err != nil {
+			k.fail(at(nil, "jump"), "%v", err)
+		}
+	}
+	k.texts(at(nil, "knownHosts"), k.inputs["knownHosts"], func(p resource.PropertyPath, line string) {
+		if _, _, _, _, rest, err := ssh.ParseKnownHosts([]byte(line)); err != nil || len(rest) > 0 || strings.Contains(line, "\n") {
+			k.fail(p, "must be one line as in known_hosts, such as \"bastion.example.com ssh-ed25519 AAAA…\"")
+		}
+	})
+}
+
+// own says whether the host is one of the user's own. What means nothing is taken
+// out of the inputs here, since outputs do not have it.
+func (k *checker) own() bool {
+	k.boolean(nil, k.inputs, "own")
+	v, known := reveal(k.inputs["own"])
+	own := known && v.IsBool() && v.BoolValue()
+	for _, key := range []resource.PropertyKey{"own", "jump", "knownHosts"} {
+		v, known := reveal(k.inputs[key])
+		if known && (v.IsBool() && !v.BoolValue() || v.IsString() && v.StringValue() == "" || v.IsArray() && len(v.ArrayValue()) == 0) {
+			delete(k.inputs, key)
+		}
+	}
+	return own
 }
 
 // control says whether a character is a control character, which no name needs

@@ -216,6 +216,43 @@ func TestCheckFillsInDefaults(t *testing.T) {
 	}
 }
 
+func TestHostOfTheUsersOwnHasNoDefaults(t *testing.T) {
+	e := newEngine(t)
+	inputs := good()
+	for _, key := range []string{"port", "user", "hostKey"} {
+		delete(inputs, key)
+	}
+	inputs["own"], inputs["jump"], inputs["knownHosts"] = true, "", []any{}
+	checked, failures := e.check(hostType, object(inputs))
+	if len(failures) > 0 {
+		t.Fatal(failures)
+	}
+	for _, key := range []resource.PropertyKey{"port", "user", "hostKey", "jump", "knownHosts"} {
+		if v, ok := checked[key]; ok {
+			t.Errorf("%s is %v", key, v)
+		}
+	}
+	// What is written down after a change is what was asked for.
+	inputs["jump"], inputs["knownHosts"], inputs["user"] = "bastion", []any{"bastion " + publicKey, "web " + publicKey}, "Anna.Smith"
+	checked, failures = e.check(hostType, object(inputs))
+	if len(failures) > 0 {
+		t.Fatal(failures)
+	}
+	var in hostInputs
+	if err := decode(checked, &in); err != nil {
+		t.Fatal(err)
+	}
+	outputs := checked.Copy()
+	setTarget(outputs, in.target())
+	if changes := e.diff(hostType, outputs, checked); len(changes) > 0 || !in.target().Own || in.target().Port != 0 {
+		t.Errorf("%v, %+v", changes, in.target())
+	}
+	delete(checked, "jump")
+	if changes := e.diff(hostType, outputs, checked); len(changes) != 1 || changes["jump"] != "DELETE" {
+		t.Errorf("%v", changes)
+	}
+}
+
 func TestCheckGolden(t *testing.T) {
 	e := newEngine(t)
 	var got strings.Builder
@@ -229,6 +266,21 @@ func TestCheckGolden(t *testing.T) {
 		{"connection", func(m map[string]any) {
 			m["name"], m["address"], m["port"], m["user"], m["hostKey"] = "Web 1", "not an address!", 70000, "Root!", "SHA256:abc"
 		}},
+		{"a host of the user's own", func(m map[string]any) {
+			m["own"], m["address"], m["jump"] = true, "My_Alias", "anna@bastion:2222,[2001:db8::1]:22"
+			m["knownHosts"] = []any{"bastion ssh-ed25519 " + strings.Fields(publicKey)[1], "@cert-authority *.example.com " + publicKey}
+			delete(m, "hostKey")
+			delete(m, "port")
+			delete(m, "user")
+		}},
+		{"a fingerprint", func(m map[string]any) { m["hostKey"] = "SHA256:" + strings.Repeat("A", 43) }},
+		{"an authority", func(m map[string]any) { m["hostKey"] = "@cert-authority " + publicKey }},
+		{"connection of a host of the user's own", func(m map[string]any) {
+			m["own"], m["address"], m["port"], m["user"], m["hostKey"] = true, "-oProxyCommand=x", 0, "Root!", "@revoked "+publicKey
+			m["jump"], m["knownHosts"] = "a b", []any{"nonsense", "a " + publicKey + "\nb " + publicKey, 3}
+		}},
+		{"an alias for a host that is not", func(m map[string]any) { m["address"], m["own"] = "My_Alias", false }},
+		{"own that is no truth value", func(m map[string]any) { m["own"], m["jump"], m["knownHosts"] = "yes", 3, "x" }},
 		{"types", func(m map[string]any) {
 			m["packages"], m["files"], m["units"], m["values"], m["port"] = "nginx", []any{}, map[string]any{}, "x", "22"
 		}},

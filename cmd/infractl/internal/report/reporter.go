@@ -142,6 +142,16 @@ func (r *Reporter) Say(format string, args ...any) {
 	r.line(fmt.Sprintf(format, args...))
 }
 
+// Aside takes the live display off the screen and writes nothing while do runs,
+// which may ask the user something.
+func (r *Reporter) Aside(do func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.erase()
+	do()
+	r.draw()
+}
+
 // Phase says what goes on as a whole; it is shown until the next phase or the
 // first resource.
 func (r *Reporter) Phase(format string, args ...any) {

@@ -1,0 +1,111 @@
+//go:build lab
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+
+	"github.com/infractl/infractl/provision/ask"
+)
+
+// TestEngineReachesAHostOfTheUsersOwn has everything at once: an alias in
+// ~/.ssh/config, a jump host, a key with a passphrase and a sudo with a password,
+// which the plugin gets from this process through the real engine.
+func TestEngineReachesAHostOfTheUsersOwn(t *testing.T) {
+	target := labTarget(t)
+	dir := t.TempDir()
+	key := filepath.Join(dir, "key")
+	if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "open key", "-f", key).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	public, err := os.ReadFile(key + ".pub")
+	if err != nil {
+		t.Fatal(err)
+	}
+	onHost(t, target, fmt.Sprintf(`useradd -m -s /bin/sh anna
+printf 'anna:open sesame\n' | chpasswd
+install -d -m 700 -o anna -g anna /home/anna/.ssh
+printf '%%s' '%s' >/home/anna/.ssh/authorized_keys
+printf 'anna ALL=(ALL) ALL\n' >/etc/sudoers.d/anna
+chmod 440 /etc/sudoers.d/anna`, public))
+	t.Cleanup(func() { onHost(t, target, "rm -rf /etc/sudoers.d/anna /etc/plugintest; userdel -rf anna") })
+	config := filepath.Join(dir, "config")
+	if err := os.WriteFile(config, []byte(fmt.Sprintf(`Host Alias
+  HostName 127.0.0.1
+  ProxyJump jump
+Host jump
+  HostName %s
+Host *
+  User anna
+  IdentityFile %s
+  UserKnownHostsFile none
+  GlobalKnownHostsFile none
+`, target.Address, key)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("INFRACTL_SSH_CONFIG", config)
+	t.Setenv("SSH_AUTH_SOCK", "")
+	t.Setenv("INFRACTL_SUDO_PASSWORD", "")
+	var mu sync.Mutex
+	var asked []string
+	t.Setenv(ask.Variable, "")
+	questions, err := ask.Serve(func(_ context.Context, q ask.Question) (string, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		asked = append(asked, q.Kind)
+		return map[string]string{ask.SudoPassword: "open sesame", ask.Passphrase: "open key"}[q.Kind], nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer questions.Close()
+	identity := os.Getenv("INFRACTL_SSH_IDENTITY")
+	t.Setenv("INFRACTL_SSH_IDENTITY", "")
+
+	state := t.TempDir()
+	stack := newStack(t, state, func(ctx *pulumi.Context) error {
+		var host pulumi.CustomResourceState
+		return ctx.RegisterResource("infractl:host:Configuration", "web-1", pulumi.Map{
+			"name": pulumi.String("web-1"), "address": pulumi.String("Alias"), "own": pulumi.Bool(true),
+			"knownHosts": pulumi.ToStringArray([]string{target.Address + "," + "127.0.0.1 " + target.HostKey}),
+			"files":      pulumi.Map{"/etc/plugintest/own": pulumi.Map{"content": pulumi.String("reached\n")}},
+		}, &host)
+	})
+	up, err := stack.Up(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Log(up.StdOut)
+	p, err := stack.Preview(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(p.ChangeSummary) != 1 || p.ChangeSummary["same"] != 2 {
+		t.Errorf("second preview: %v\n%s", p.ChangeSummary, p.StdOut)
+	}
+	t.Setenv("INFRACTL_SSH_IDENTITY", identity)
+	if got := onHost(t, target, "cat /etc/plugintest/own"); got != "reached" {
+		t.Errorf("on the host: %q", got)
+	}
+	if strings.Join(asked, " ") != ask.Passphrase+" "+ask.SudoPassword {
+		t.Errorf("asked for %v", asked)
+	}
+	stored, err := os.ReadFile(filepath.Join(state, ".pulumi", "stacks", "plugintest", "lab.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, word := range []string{"open sesame", "open key", "anna", key} {
+		if strings.Contains(string(stored), word) {
+			t.Errorf("the state holds %q", word)
+		}
+	}
+}
