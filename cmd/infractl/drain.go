@@ -21,12 +21,12 @@ func drainCommand() *cli.Command {
 		Name:      "drain",
 		Usage:     "let hosts finish their work and take no new one, until undrain or a reboot",
 		UsageText: "infractl drain HOST… [--env NAME] [--timeout 30s] [--force]",
-		Flags: []cli.Flag{envFlag(), resultFlag(), drainTimeoutFlag(),
+		Flags: []cli.Flag{envFlag(), resultFlag(), drainTimeoutFlag(), lockTimeoutFlag(),
 			&cli.BoolFlag{Name: "force", Usage: "also if nobody of the tier is left to serve"},
 		},
 		Action:       drain,
 		OnUsageError: usageError,
-		BashComplete: completeFlags,
+		BashComplete: completeHosts,
 	}
 }
 
@@ -35,10 +35,10 @@ func undrainCommand() *cli.Command {
 		Name:         "undrain",
 		Usage:        "let drained hosts take work again",
 		UsageText:    "infractl undrain HOST… [--env NAME]",
-		Flags:        []cli.Flag{envFlag(), resultFlag()},
+		Flags:        []cli.Flag{envFlag(), resultFlag(), lockTimeoutFlag()},
 		Action:       undrain,
 		OnUsageError: usageError,
-		BashComplete: completeFlags,
+		BashComplete: completeHosts,
 	}
 }
 
@@ -219,8 +219,10 @@ func (o *operation) eachHost(hosts []fleet.Host, state string, do func(context.C
 		if err := do(ctx, h, r); err != nil {
 			r.State, r.Error = "failed", err.Error()
 			o.say("%v", err)
+			o.engine.RecordHost(h.Name, r.State, err)
 		} else {
 			r.State = state
+			o.engine.RecordHost(h.Name, state, nil)
 		}
 		r.Seconds = time.Since(began).Seconds()
 	}
@@ -267,7 +269,7 @@ func (o *operation) eachHost(hosts []fleet.Host, state string, do func(context.C
 	}
 	switch {
 	case skipped:
-		return &engine.Error{Kind: engine.Interrupted, Err: errors.New("interrupted"), Advice: "What was done stays so. Run it again to go on."}
+		return o.stopped("what had begun was finished", "What was done stays so. Run it again to go on.")
 	case failed > 0:
 		return &engine.Error{Kind: engine.Failed, Err: errors.New("not all hosts could be reached and " + state), Advice: "Look at the hosts named above, then run it again."}
 	case busy > 0:

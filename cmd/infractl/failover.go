@@ -30,7 +30,7 @@ func failoverCommand() *cli.Command {
 		Name:      "failover",
 		Usage:     "move the virtual IP to another load balancer, without dropping a request",
 		UsageText: "infractl failover [--to HOST] [--timeout 30s] [--env NAME]",
-		Flags: []cli.Flag{envFlag(), resultFlag(), drainTimeoutFlag(),
+		Flags: []cli.Flag{envFlag(), resultFlag(), drainTimeoutFlag(), lockTimeoutFlag(),
 			&cli.StringFlag{Name: "to", Usage: "the load balancer that is to hold it (default: whichever takes it)"},
 		},
 		Action:       failover,
@@ -89,10 +89,11 @@ func failover(c *cli.Context) error {
 	if err != nil {
 		o.reporter.Finish()
 		if o.c.Context.Err() != nil {
-			return &engine.Error{Kind: engine.Interrupted, Err: err}
+			return o.stopped(err.Error(), "")
 		}
 		return err
 	}
+	o.engine.RecordHost(m.landed, "holds the virtual IP", nil)
 	return o.summary(map[string]any{"from": m.from.Name, "to": m.landed, "moved": m.took.Seconds()},
 		"the virtual IP has moved from %s to %s in %.1f s", m.from.Name, m.landed, m.took.Seconds())
 }
@@ -179,7 +180,7 @@ func (m *move) run(ctx context.Context) error {
 		}
 	}
 	if m.c.Context.Err() != nil {
-		return &engine.Error{Kind: engine.Interrupted, Err: errors.New("interrupted; the virtual IP was not moved")}
+		return errors.New("the virtual IP was not moved")
 	}
 	m.reporter.Phase("draining %s", m.from.Name)
 	m.drained = append(m.drained, m.from)

@@ -78,6 +78,12 @@ func completes(args []string, flag string) bool {
 	return n >= 3 && args[n-1] == "--generate-bash-completion" && args[n-2] == flag
 }
 
+// completeHosts completes the hosts and the flags of a command.
+func completeHosts(c *cli.Context) {
+	printHosts(c.App.Writer, c.String("env"))
+	completeFlags(c)
+}
+
 // printHosts writes the names of an environment's hosts.
 func printHosts(w io.Writer, environment string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)

@@ -48,12 +48,8 @@ func operate(c *cli.Context, looksOnly bool) (*operation, error) {
 	if !looksOnly {
 		err = s.lock("")
 	}
-	var outputs map[string]any
 	if err == nil {
-		outputs, err = s.engine.Outputs(c.Context)
-	}
-	if err == nil {
-		o.fleet, err = fleet.New(outputs)
+		o.fleet, err = s.theFleet()
 	}
 	if err != nil {
 		s.reporter.Finish()
@@ -61,9 +57,6 @@ func operate(c *cli.Context, looksOnly bool) (*operation, error) {
 	}
 	return o, nil
 }
-
-// say writes a line for the user.
-func (o *operation) say(format string, args ...any) { o.reporter.Say(format, args...) }
 
 // finishing is a context for what has begun and is finished after an interrupt.
 func (o *operation) finishing() (context.Context, context.CancelFunc) {
@@ -91,41 +84,36 @@ func (o *operation) summary(result map[string]any, format string, args ...any) e
 	return writeJSON(os.Stdout, out)
 }
 
-// named are the hosts with the given names, each once.
+// named are the hosts with the given names.
 func (o *operation) named(names []string) ([]fleet.Host, error) {
-	var out []fleet.Host
-	for _, name := range names {
-		h, err := o.fleet.Host(name)
-		if err != nil {
-			return nil, usage("%w", err)
-		}
-		if !slices.Contains(out, h) {
-			out = append(out, h)
-		}
+	hosts, err := o.fleet.Select(nil, names)
+	if err != nil {
+		return nil, usage("%w", err)
 	}
-	return out, nil
+	return hosts, nil
 }
 
 // chosen are the hosts that tiers and names select; without either, all of
-// them. asked says which of them were asked for.
+// them. asked says whether they were asked for.
 func (o *operation) chosen(tiers, names []string) (hosts []fleet.Host, asked bool, err error) {
-	if hosts, err = o.named(names); err != nil {
-		return nil, false, err
-	}
-	for _, tier := range tiers {
-		if !slices.Contains(stacks.TierNames(), tier) {
-			return nil, false, usage("there is no tier %q; there are %s", tier, strings.Join(stacks.TierNames(), ", "))
-		}
-		for _, h := range o.fleet.Tier(tier) {
-			if !slices.Contains(hosts, h) {
-				hosts = append(hosts, h)
-			}
-		}
-	}
 	if len(tiers)+len(names) == 0 {
-		return slices.Clone(o.fleet.Hosts), false, nil
+		return o.fleet.Hosts, false, nil
+	}
+	if hosts, err = o.fleet.Select(tiers, names); err != nil {
+		return nil, true, usage("%w", err)
 	}
 	return hosts, true, nil
+}
+
+// stopped is the error of a command that stops before its end, because the user
+// wants it or somebody has taken the lock away.
+func (o *operation) stopped(done, advice string) error {
+	out := &engine.Error{Kind: engine.Interrupted, Err: errors.New("interrupted; " + done), Advice: advice}
+	var own *engine.Error
+	if errors.As(context.Cause(o.c.Context), &own) {
+		out.Kind, out.Err = own.Kind, fmt.Errorf("%w; %s", own.Err, done)
+	}
+	return out
 }
 
 // conditions asks hosts how they do. It fails only if the user does not want to know
@@ -134,7 +122,7 @@ func (o *operation) conditions(hosts []fleet.Host) (map[string]fleet.Condition, 
 	o.reporter.Phase("looking at the hosts")
 	how := o.fleet.Conditions(o.c.Context, hosts)
 	if o.c.Context.Err() != nil {
-		return nil, &engine.Error{Kind: engine.Interrupted, Err: errors.New("interrupted; nothing was changed")}
+		return nil, o.stopped("nothing was changed", "")
 	}
 	return how, nil
 }
@@ -205,7 +193,7 @@ func (o *operation) standIn(ctx context.Context, h fleet.Host, worked string) (f
 	return how[h.Name], fmt.Errorf("%s: not %s, since nobody would serve in its place: %s", h.Name, worked, strings.Join(words, ", "))
 }
 
-// operator is who works here, for others to read on the hosts.
+// operator is who works here, and since when, for others to read on the hosts.
 func operator() string {
 	name := os.Getenv("USER")
 	if u, err := user.Current(); err == nil {
@@ -234,7 +222,10 @@ func (o *operation) roll(w rolling.Work, hosts []fleet.Host, done, unchanged str
 			note = ": " + r.Note
 		}
 		switch r.State {
+		case rolling.Failed:
+			o.engine.RecordHost(r.Host, string(r.State), errors.New(r.Note))
 		case rolling.Done:
+			o.engine.RecordHost(r.Host, done, nil)
 			o.say("%s: %s%s  %.1f s", r.Host, done, note, r.Seconds)
 		case rolling.Unchanged:
 			o.say("%s: %s%s", r.Host, unchanged, note)
@@ -262,7 +253,7 @@ func (o *operation) roll(w rolling.Work, hosts []fleet.Host, done, unchanged str
 	}
 	switch {
 	case report.Interrupted:
-		return &engine.Error{Kind: engine.Interrupted, Err: errors.New("interrupted"), Advice: "Go on with: " + again(report)}
+		return o.stopped("the host under way was finished", "Go on with: "+again(report))
 	case report.Err != nil:
 		advice := "Once that is put right, go on with: " + again(report)
 		if len(report.Names(rolling.Untouched)) > 0 {

@@ -18,7 +18,7 @@ func TestFlagsMayStandBehindArguments(t *testing.T) {
 	}
 	run := func(line string) (got result, err error) {
 		command := drainCommand()
-		command.Flags = append(command.Flags, tierFlag())
+		command.Flags = append(command.Flags, tiersFlag())
 		command.Action = func(c *cli.Context) error {
 			args, err := arguments(c)
 			got = result{strings.Join(args, " "), c.String("env"), strings.Join(c.StringSlice("tier"), " "), c.Duration("timeout").String(), c.Bool("force")}

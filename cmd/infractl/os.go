@@ -42,13 +42,13 @@ func osCommand() *cli.Command {
 				"the virtual IP last of all. Hosts with nothing to do are left alone. No package is removed, and\n" +
 				"files that were changed stay as they are. Database hosts, and hosts that are the only one of\n" +
 				"their tier, are left out unless they or their tier are named: nobody serves in their place.",
-			Flags: []cli.Flag{envFlag(), resultFlag(), tierFlag(), drainTimeoutFlag(), noColorFlag(),
+			Flags: []cli.Flag{envFlag(), resultFlag(), tiersFlag(), drainTimeoutFlag(), lockTimeoutFlag(), noColorFlag(),
 				&cli.StringFlag{Name: "reboot", Value: "auto", Usage: "auto: if a new kernel or a package needs it; always; never"},
 				&cli.BoolFlag{Name: "dry-run", Usage: "only say what would be upgraded"},
 			},
 			Action:       osUpgrade,
 			OnUsageError: usageError,
-			BashComplete: completeFlags,
+			BashComplete: completeHosts,
 		}},
 	}
 }
@@ -164,7 +164,7 @@ func (u *upgrading) list(hosts []fleet.Host) error {
 	})
 	switch {
 	case u.c.Context.Err() != nil:
-		return &engine.Error{Kind: engine.Interrupted, Err: errors.New("interrupted; nothing was upgraded")}
+		return u.stopped("nothing was upgraded", "")
 	case err != nil:
 		return &engine.Error{Kind: engine.Failed, Err: fmt.Errorf("nothing was upgraded: %w", err), Advice: "Put that right, then run it again."}
 	}

@@ -25,12 +25,12 @@ func replaceCommand() *cli.Command {
 		UsageText: "infractl replace HOST [--env NAME] [--yes] [--force]",
 		Description: "The host is drained, its server is deleted, and up makes a new one with the same name, the\n" +
 			"same private address and another host key. Database hosts are never replaced.",
-		Flags: []cli.Flag{envFlag(), yesFlag(), resultFlag(), drainTimeoutFlag(),
+		Flags: []cli.Flag{envFlag(), yesFlag(), resultFlag(), drainTimeoutFlag(), lockTimeoutFlag(),
 			&cli.BoolFlag{Name: "force", Usage: "also if nobody of the tier is left to serve"},
 		},
 		Action:       replace,
 		OnUsageError: usageError,
-		BashComplete: completeFlags,
+		BashComplete: completeHosts,
 	}
 }
 
@@ -91,10 +91,13 @@ func replace(c *cli.Context) error {
 // prepare makes sure that the host can be replaced and up can be run.
 func (r *replacement) prepare(name string, options engine.UpOptions) error {
 	r.reporter.Phase("checking %s", r.engine.Environment)
-	if err := r.ready(options); err != nil {
+	err := r.lock("")
+	if err == nil {
+		err = r.ready(options)
+	}
+	if err != nil {
 		return err
 	}
-	var err error
 	if r.fleet, err = fleet.New(r.engine.Recorded()); err != nil {
 		return &engine.Error{Kind: engine.Invalid, Err: err}
 	}
@@ -104,7 +107,11 @@ func (r *replacement) prepare(name string, options engine.UpOptions) error {
 	if err := r.engine.CheckReplace(r.host.Name); err != nil {
 		return err
 	}
-	staying, _ := r.split(r.members())
+	staying, going := r.split(r.members())
+	if len(going) > 0 {
+		return &engine.Error{Kind: engine.Invalid, Err: fmt.Errorf("the configuration no longer has %s, and up would delete it at the same time", going[0].Name),
+			Advice: "Run infractl up --env " + r.engine.Environment + " first."}
+	}
 	r.undrain(staying)
 	how, err := r.conditions(r.fleet.Tier(r.host.Tier))
 	if err != nil {
@@ -159,20 +166,19 @@ func (r *replacement) remove() error {
 	ctx, cancel := r.finishing()
 	defer cancel()
 	if err := r.drain(ctx); err != nil {
-		return errors.Join(fmt.Errorf("nothing was deleted: %w", err), r.undo())
+		return errors.Join(fmt.Errorf("nothing was deleted: %w", err), r.back())
 	}
 	if r.c.Context.Err() != nil {
-		return errors.Join(&engine.Error{Kind: engine.Interrupted, Err: errors.New("interrupted; nothing was deleted")}, r.undo())
+		return errors.Join(r.stopped("nothing was deleted", ""), r.back())
 	}
 	r.reporter.Phase("deleting server %s", r.host.Server)
 	if err := r.engine.Discard(ctx, r.host.Name); err != nil {
 		// Only if the server is still there, it can be undrained.
-		return errors.Join(&engine.Error{Kind: engine.Partial, Err: err, Advice: "Run infractl up --env " + r.engine.Environment + ": it goes on from here."}, r.undo())
+		return errors.Join(&engine.Error{Kind: engine.Partial, Err: err, Advice: "Run infractl up --env " + r.engine.Environment + ": it goes on from here."}, r.back())
 	}
 	r.say("%s: server %s is deleted", r.host.Name, r.host.Server)
 	if r.c.Context.Err() != nil {
-		return &engine.Error{Kind: engine.Interrupted, Err: fmt.Errorf("interrupted; the server of %s is deleted", r.host.Name),
-			Advice: "infractl up --env " + r.engine.Environment + " makes the new one."}
+		return r.stopped("the server of "+r.host.Name+" is deleted", "infractl up --env "+r.engine.Environment+" makes the new one.")
 	}
 	return nil
 }
@@ -202,8 +208,8 @@ func (r *replacement) drain(ctx context.Context) error {
 	return nil
 }
 
-// undo lets the host take work again, if it is still there.
-func (r *replacement) undo() error {
+// back lets the host take work again, if it is still there.
+func (r *replacement) back() error {
 	if !r.drained {
 		return nil
 	}

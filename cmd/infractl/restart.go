@@ -19,15 +19,11 @@ func restartCommand() *cli.Command {
 		Description: "Application hosts come first, then web hosts, then load balancers, the one that holds the\n" +
 			"virtual IP last of all. The next host follows when the last one is well. Database hosts are\n" +
 			"left out unless they or their tier are named: their restart interrupts the service.",
-		Flags:        []cli.Flag{envFlag(), resultFlag(), tierFlag()},
+		Flags:        []cli.Flag{envFlag(), resultFlag(), tiersFlag(), lockTimeoutFlag()},
 		Action:       restart,
 		OnUsageError: usageError,
-		BashComplete: completeFlags,
+		BashComplete: completeHosts,
 	}
-}
-
-func tierFlag() cli.Flag {
-	return &cli.StringSliceFlag{Name: "tier", Usage: "only the hosts of `TIER`: lb, web, app or db"}
 }
 
 func restart(c *cli.Context) error {

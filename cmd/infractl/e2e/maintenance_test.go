@@ -87,8 +87,8 @@ func TestWhatACutOffCommandDrainedIsUndrainedByTheNextUp(t *testing.T) {
 	}
 	r := site.up(t)
 	for _, host := range []string{"web-1", "app-2", "lb-1"} {
-		if !strings.Contains(r.stderr, host+": was drained (") {
-			t.Errorf("up does not say that %s was drained", host)
+		if !strings.Contains(r.stderr, host+" stays: it takes work again") {
+			t.Errorf("up does not say that %s takes work again", host)
 		}
 		if reason := drainedBecause(t, host); reason != "" {
 			t.Errorf("%s is still drained: %s", host, reason)

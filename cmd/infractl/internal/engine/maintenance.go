@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
-
-	"github.com/hetznercloud/hcloud-go/v2/hcloud"
 )
 
 // Recorded are the outputs of the last run, as the loaded state has them; nil
@@ -37,48 +35,28 @@ func (e *Engine) Recorded() map[string]any {
 func (e *Engine) VIPHolder(ctx context.Context) (holder string, apart bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
-	var servers []*hcloud.Server
-	var ips []*hcloud.FloatingIP
-	opts := selector(e.Environment)
-	if err := parallel(
-		func() (err error) {
-			servers, err = e.cloud.client.Server.AllWithOpts(ctx, hcloud.ServerListOpts{ListOpts: opts})
-			return err
-		},
-		func() (err error) {
-			ips, err = e.cloud.client.FloatingIP.AllWithOpts(ctx, hcloud.FloatingIPListOpts{ListOpts: opts})
-			return err
-		},
-	); err != nil {
-		return "", false, e.cloud.explain("cannot ask the cloud for the virtual IP's holder", err)
+	all, err := e.VIPHolders(ctx)
+	if err != nil {
+		return "", false, err
 	}
-	if len(ips) == 0 {
+	if len(all) == 0 {
 		return "", false, fmt.Errorf("the cloud has no virtual IP of %s", e.Environment)
 	}
-	name, apart := holderOf(ips, servers)
+	name, apart := together(all)
 	return strings.TrimPrefix(name, e.Environment+"-"), apart, nil
 }
 
-// holderOf is the name of the server that floating IPs are assigned to: that of
-// IPv4 if there is one. apart says that they are not all assigned to the same.
-func holderOf(ips []*hcloud.FloatingIP, servers []*hcloud.Server) (name string, apart bool) {
-	names := map[int64]string{}
-	for _, s := range servers {
-		names[s.ID] = s.Name
-	}
-	first := true
-	for _, ip := range ips {
-		has := ""
-		if ip.Server != nil {
-			has = names[ip.Server.ID]
-		}
-		if !first && has != name {
+// together is the server that all virtual IPs are routed to. If they are apart,
+// it is that of IPv4.
+func together(all []Holder) (server string, apart bool) {
+	server = all[0].Server
+	for _, h := range all {
+		if h.Server != all[0].Server {
 			apart = true
 		}
-		if first || ip.Type == hcloud.FloatingIPTypeIPv4 {
-			name = has
+		if h.Family == "ipv4" {
+			server = h.Server
 		}
-		first = false
 	}
-	return name, apart
+	return server, apart
 }

@@ -4,8 +4,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-
-	"github.com/hetznercloud/hcloud-go/v2/hcloud"
 )
 
 func TestAHostIsForgottenWithItsKeyAndNothingElse(t *testing.T) {
@@ -44,30 +42,23 @@ func TestADatabaseHostIsNotReplaced(t *testing.T) {
 }
 
 func TestTheHolderIsThatOfIPv4AndBothFamiliesAreLookedAt(t *testing.T) {
-	servers := []*hcloud.Server{{ID: 1, Name: "lab-lb-1"}, {ID: 2, Name: "lab-lb-2"}}
-	at := func(family hcloud.FloatingIPType, server int64) *hcloud.FloatingIP {
-		ip := &hcloud.FloatingIP{Type: family}
-		if server != 0 {
-			ip.Server = &hcloud.Server{ID: server}
-		}
-		return ip
-	}
-	four, six := hcloud.FloatingIPTypeIPv4, hcloud.FloatingIPTypeIPv6
+	four := func(server string) Holder { return Holder{Family: "ipv4", Server: server} }
+	six := func(server string) Holder { return Holder{Family: "ipv6", Server: server} }
 	for _, c := range []struct {
-		ips   []*hcloud.FloatingIP
-		name  string
-		apart bool
+		all    []Holder
+		server string
+		apart  bool
 	}{
-		{[]*hcloud.FloatingIP{at(four, 1)}, "lab-lb-1", false},
-		{[]*hcloud.FloatingIP{at(six, 2)}, "lab-lb-2", false},
-		{[]*hcloud.FloatingIP{at(six, 2), at(four, 2)}, "lab-lb-2", false},
-		{[]*hcloud.FloatingIP{at(six, 2), at(four, 1)}, "lab-lb-1", true},
-		{[]*hcloud.FloatingIP{at(four, 1), at(six, 2)}, "lab-lb-1", true},
-		{[]*hcloud.FloatingIP{at(four, 1), at(six, 0)}, "lab-lb-1", true},
-		{[]*hcloud.FloatingIP{at(four, 0)}, "", false},
+		{[]Holder{four("lab-lb-1")}, "lab-lb-1", false},
+		{[]Holder{six("lab-lb-2")}, "lab-lb-2", false},
+		{[]Holder{six("lab-lb-2"), four("lab-lb-2")}, "lab-lb-2", false},
+		{[]Holder{six("lab-lb-2"), four("lab-lb-1")}, "lab-lb-1", true},
+		{[]Holder{four("lab-lb-1"), six("lab-lb-2")}, "lab-lb-1", true},
+		{[]Holder{four("lab-lb-1"), six("")}, "lab-lb-1", true},
+		{[]Holder{four("")}, "", false},
 	} {
-		if name, apart := holderOf(c.ips, servers); name != c.name || apart != c.apart {
-			t.Errorf("%v: %q, apart %v", c.ips, name, apart)
+		if server, apart := together(c.all); server != c.server || apart != c.apart {
+			t.Errorf("%v: %q, apart %v", c.all, server, apart)
 		}
 	}
 }
