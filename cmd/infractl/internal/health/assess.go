@@ -591,10 +591,6 @@ func (a *assessment) why(h *Host, r *reading) string {
 	return "its check fails and does not say why"
 }
 
-// passing says whether it was infractl that drained a host with this reason: a
-// command, or a change of its configuration. It undrains the host when it is done.
-func passing(reason string) bool { return reason == "change" || fleet.Passing(reason) }
-
 // drained adds what is to be said of a drained host: an operator who wanted it
 // so knows, a run that was cut off does not.
 func (a *assessment) drained(h *Host) {
@@ -604,9 +600,9 @@ func (a *assessment) drained(h *Host) {
 	}
 	advice := "infractl undrain " + h.Name + " lets it take work again"
 	switch {
-	case passing(h.DrainedReason) && a.runs.Running != "":
+	case fleet.Passing(h.DrainedReason) && a.runs.Running != "":
 		a.add(rankDrained, Warning, h.Name, "wait for the run that is under way", "%s is drained for the time of a run (%s)%s", h.Name, h.DrainedReason, left)
-	case passing(h.DrainedReason):
+	case fleet.Passing(h.DrainedReason):
 		a.add(rankDrained, Broken, h.Name, advice, "%s is still drained by a run (%s) that seems to have been cut off%s", h.Name, h.DrainedReason, left)
 	case h.DrainedReason == "":
 		a.add(rankDrained, Broken, h.Name, advice, "%s is drained, and nobody has said why%s", h.Name, left)
