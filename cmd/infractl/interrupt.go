@@ -86,7 +86,9 @@ func (l *life) interruptible() (context.Context, func()) {
 			return
 		}
 		close(forced)
-		l.say("infractl: stopping at once; the next run clears up")
+		if !endsQuietly.Load() {
+			l.say("infractl: stopping at once; the next run clears up")
+		}
 		if next() {
 			os.Exit(codes[engine.Interrupted])
 		}

@@ -149,10 +149,26 @@ func (a *assessment) host(h fleet.Host) Host {
 	case out.State == Down:
 	case out.Drained:
 		out.State = Drained
-	case out.State != Out && r.ready != nil && r.ready.status != 0:
+	case out.State != Out && r.ready != nil && r.ready.status != 0,
+		h.Tier == stacks.TierLB && stopped(h.Tier, r) != "":
 		out.State = Unready
 	}
 	return out
+}
+
+// stopped names a unit of those that serve which does not run, and how it is;
+// it is empty if all run.
+func stopped(tier string, r *reading) string {
+	for _, u := range r.units {
+		serves := slices.ContainsFunc(units[tier], func(pattern string) bool {
+			ok, _ := path.Match(pattern, u.name)
+			return ok
+		})
+		if serves && u.load == "loaded" && u.active != "active" && u.active != "reloading" {
+			return fmt.Sprintf("%s is %s (%s)", u.name, u.active, u.sub)
+		}
+	}
+	return ""
 }
 
 func share(part, whole int64) *float64 {
@@ -475,7 +491,7 @@ func (a *assessment) assessHost(h *Host) {
 			more = fmt.Sprintf(" and %d more", n-2)
 			first = first[:2]
 		}
-		a.add(rankLater, Warning, h.Name, "infractl preview shows how, infractl up puts it back", "%s is not as the last run left it: %s%s", h.Name, strings.Join(first, ", "), more)
+		a.add(rankLater, Warning, h.Name, "infractl drift shows how, infractl up puts it back", "%s is not as the last run left it: %s%s", h.Name, strings.Join(first, ", "), more)
 	}
 	if h.RebootNeeded {
 		a.add(rankLater, Warning, h.Name, "infractl os upgrade", "%s has to boot for its updates", h.Name)
@@ -527,14 +543,8 @@ func (a *assessment) views(h *Host) (string, bool) {
 
 // why says why a host does not serve.
 func (a *assessment) why(h *Host, r *reading) string {
-	for _, u := range r.units {
-		serves := slices.ContainsFunc(units[h.Tier], func(pattern string) bool {
-			ok, _ := path.Match(pattern, u.name)
-			return ok
-		})
-		if serves && u.load == "loaded" && u.active != "active" && u.active != "reloading" {
-			return fmt.Sprintf("%s is %s (%s)", u.name, u.active, u.sub)
-		}
+	if words := stopped(h.Tier, r); words != "" {
+		return words
 	}
 	switch h.Tier {
 	case stacks.TierLB:
@@ -581,26 +591,18 @@ func (a *assessment) why(h *Host, r *reading) string {
 	return "its check fails and does not say why"
 }
 
-// passing are the first words of the reasons for which infractl itself drains
-// hosts, and lets them take work again when it is done.
-var passing = []string{"change", "replace", "scale", "upgrade", "restart", "failover"}
-
 // drained adds what is to be said of a drained host: an operator who wanted it
 // so knows, a run that was cut off does not.
 func (a *assessment) drained(h *Host) {
-	word := h.DrainedReason
-	if i := strings.IndexFunc(word, func(r rune) bool { return r < 'a' || r > 'z' }); i >= 0 {
-		word = word[:i]
-	}
 	left := ""
 	if h.Left != "" {
 		left = ", with " + h.Left + " then"
 	}
 	advice := "infractl undrain " + h.Name + " lets it take work again"
 	switch {
-	case slices.Contains(passing, word) && a.runs.Running != "":
+	case fleet.Passing(h.DrainedReason) && a.runs.Running != "":
 		a.add(rankDrained, Warning, h.Name, "wait for the run that is under way", "%s is drained for the time of a run (%s)%s", h.Name, h.DrainedReason, left)
-	case slices.Contains(passing, word):
+	case fleet.Passing(h.DrainedReason):
 		a.add(rankDrained, Broken, h.Name, advice, "%s is still drained by a run (%s) that seems to have been cut off%s", h.Name, h.DrainedReason, left)
 	case h.DrainedReason == "":
 		a.add(rankDrained, Broken, h.Name, advice, "%s is drained, and nobody has said why%s", h.Name, left)

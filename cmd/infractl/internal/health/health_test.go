@@ -230,6 +230,14 @@ func TestWhatIsWrongIsSaid(t *testing.T) {
 			}
 			r.ready = &answer{status: 1}
 		}, false, []string{"problem: lb-2 is not ready: keepalived.service is failed (failed)"}},
+		{"a load balancer whose own check does not see that it cannot claim the virtual IP", func(f *facts) {
+			r := f.readings["lb-1"]
+			for i := range r.units {
+				if r.units[i].name == "infractl-vip.service" {
+					r.units[i].active, r.units[i].sub = "inactive", "dead"
+				}
+			}
+		}, false, []string{"problem: lb-1 is not ready: infractl-vip.service is inactive (dead)"}},
 		{"the cloud does not answer", func(f *facts) {
 			f.holders, f.cloudErr = nil, errors.New("cannot ask the cloud: i/o timeout\nCheck the network")
 		}, false, []string{"problem: nobody knows who holds the virtual IP: cannot ask the cloud: i/o timeout"}},

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/infractl/infractl/cmd/infractl/internal/fleet"
+	"github.com/infractl/infractl/provision"
 )
 
 // Sink takes what is read.
@@ -208,8 +209,11 @@ func follow(ctx context.Context, all []*source, q Query, sink Sink) ([]string, e
 				if ctx.Err() != nil {
 					return
 				}
-				if err == nil {
-					err = errors.New(s.host.Name + ": its log has ended")
+				switch {
+				case err == nil:
+					err = errors.New(s.host.Name + ": its log has ended; it is opened again")
+				case s.live && errors.Is(err, provision.ErrUnreachable):
+					err = errors.New(s.host.Name + " does not answer any more; it is tried until it does")
 				}
 				first() // nobody waits for it any more
 				t.note(s, err)
