@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Prints a log, for a reader that knows what it has read already. It is run as
 # sh -c TEXT sh FUNCTION ARGUMENTS; lines that begin with @ are about the rest.
 
