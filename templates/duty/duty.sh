@@ -72,8 +72,8 @@ drain() {
 	rm -f "$mark.left"
 	printf '%s\n' "$2" >"$mark.new"
 	mv -f "$mark.new" "$mark"
+	systemctl stop infractl-undrain.timer 2>/dev/null || :
 	if [ "$2" = change ]; then
-		systemctl stop infractl-undrain.timer 2>/dev/null || :
 		systemd-run --quiet --collect --unit=infractl-undrain --on-active="$longest" "$here/undrain" || :
 	fi
 	if ! tiers stop_taking "$1"; then
