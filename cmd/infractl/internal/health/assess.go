@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/infractl/infractl/cmd/infractl/internal/engine"
 	"github.com/infractl/infractl/cmd/infractl/internal/fleet"
 	"github.com/infractl/infractl/provision"
 	"github.com/infractl/infractl/stacks"
@@ -316,7 +317,7 @@ func (a *assessment) application(out *Host, r *reading) {
 func (a *assessment) database(out *Host, r *reading) {
 	out.State = Down
 	if d := r.database; d != nil {
-		if d.answers {
+		if d.answers && d.listens {
 			out.State = Up
 		}
 		if d.version != "" {
@@ -386,7 +387,7 @@ func (a *assessment) assessVIP() {
 	const wait = "the load balancers put it right within seconds; if not: infractl logs --tier lb"
 	if a.cloudErr != nil {
 		a.add(rankVIP, Broken, "", "the load balancers cannot move the virtual IP either, if it is the cloud that does not answer",
-			"nobody knows who holds the virtual IP: %s", firstLine(a.cloudErr))
+			"nobody knows who holds the virtual IP: %s", a.cloudCause())
 	}
 	unheard := 0
 	for _, h := range a.Hosts {
@@ -578,9 +579,10 @@ func (a *assessment) why(h *Host, r *reading) string {
 			return fmt.Sprintf("%d of %d processes answer", h.Processes.Up, h.Processes.Total)
 		}
 	case stacks.TierDB:
-		if h.State == Down {
-			return "PostgreSQL does not answer"
+		if d := r.database; d != nil && d.answers {
+			return "PostgreSQL does not listen on " + h.Private
 		}
+		return "PostgreSQL does not answer"
 	}
 	if r.ready != nil && r.ready.status == 124 {
 		return "its check did not end within a second"
@@ -684,9 +686,21 @@ func cause(err error, limit time.Duration) string {
 	return oneLine(err.Error())
 }
 
-func firstLine(err error) string {
-	line, _, _ := strings.Cut(err.Error(), "\n")
-	return line
+// cloudCause is why the cloud could not be asked, in a few words.
+func (a *assessment) cloudCause() string {
+	var own *engine.Error
+	if errors.As(a.cloudErr, &own) && own.Kind == engine.Invalid {
+		return oneLine(own.Err.Error())
+	}
+	var network net.Error
+	if errors.As(a.cloudErr, &network) || errors.Is(a.cloudErr, context.DeadlineExceeded) {
+		why := cause(a.cloudErr, a.limit)
+		if strings.HasPrefix(why, "no answer ") {
+			return "the cloud gives " + why
+		}
+		return "the cloud cannot be reached: " + why
+	}
+	return oneLine(a.cloudErr.Error())
 }
 
 func percent(share float64) string { return fmt.Sprintf("%.0f %%", share*100) }

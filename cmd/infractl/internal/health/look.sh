@@ -2,7 +2,8 @@
 # Says how this host is, in sections that begin with a line that nobody's output
 # can contain, because $mark is random. Whoever asks waits 2.5 s at most, so
 # nothing in here waits for long, and what takes time is done in the second
-# between two samples of counters.
+# between two samples of counters. The functions asks and more, which call those
+# below, are written for each tier: see script in observer.go.
 
 # section NAME
 section() {
@@ -72,20 +73,18 @@ sample() {
 	echo 'show info;show stat' | timeout 1 socat -t 1 - "UNIX-CONNECT:$1" 2>/dev/null
 }
 
-# between SOCKET ASK... takes two samples about a second apart, and asks the rest
-# meanwhile.
+# between SOCKET takes two samples about a second apart, and asks meanwhile.
 between() {
-	socket=$1
-	shift
-	sample "$socket"
+	sample "$1"
 	began=${time:-0}
-	"$@"
+	asks
 	asked
+	more
 	[ "$began" = 0 ] || {
 		now
 		left=$((100 - time + began))
 		[ "$left" -le 0 ] || sleep "$((left / 100)).$(printf '%02d' "$((left % 100))")"
-		sample "$socket"
+		sample "$1"
 	}
 }
 
@@ -115,9 +114,12 @@ application() {
 	done
 }
 
-# database prints PostgreSQL's version and how many clients it has, if it answers.
+# database ADDRESS prints whether PostgreSQL listens there, and its version and
+# how many clients it has, if it answers on this host. Asking it as its clients do
+# would leave a line in its log every time.
 database() {
 	section database
+	[ -z "$(ss -Hltn src "$1:5432")" ] || echo listens
 	setpriv --reuid=postgres --regid=postgres --init-groups env -i PATH="$PATH" LC_ALL=C.UTF-8 PGCONNECT_TIMEOUT=1 \
 		timeout 1 psql --no-psqlrc --no-align --tuples-only --quiet --no-password --field-separator=' ' --dbname=postgres --command="
 			SELECT 'server', split_part(current_setting('server_version'), ' ', 1),
@@ -125,8 +127,8 @@ database() {
 			  FROM pg_stat_activity" </dev/null 2>/dev/null
 }
 
-# asked proves that everything was asked for but a second sample, which is not
-# worth waiting for too long.
+# asked proves that everything was asked for that is worth waiting for: what
+# follows is left out where time runs out.
 asked() {
 	section asked
 }

@@ -152,8 +152,8 @@ var errSlow = fmt.Errorf("let in, but did not answer: %w", context.DeadlineExcee
 type answers struct {
 	bytes.Buffer
 	mark []byte
-	// asked is closed when the host has answered all but the second sample, or
-	// does not answer any more.
+	// asked is closed when the host has answered what matters most, or does not
+	// answer any more.
 	asked chan struct{}
 	once  sync.Once
 }
@@ -168,8 +168,8 @@ func (a *answers) Write(p []byte) (int, error) {
 
 func (a *answers) end() { a.once.Do(func() { close(a.asked) }) }
 
-// read lets a host run look.sh. Drift is looked for when that has said the most
-// important, while it waits for its second sample.
+// read lets a host run look.sh. Drift is looked for when that has said what
+// matters most, while it waits for its second sample.
 func (o *Observer) read(ctx context.Context, h fleet.Host) (*reading, *Drift, error) {
 	conn, err := o.connect(ctx, h)
 	if err != nil {
@@ -285,25 +285,25 @@ func script(h fleet.Host, mark string, again bool) string {
 		socket = gateSocket
 		asks = append(asks, "application")
 	case stacks.TierDB:
-		asks = append(asks, "database")
+		asks = append(asks, "database "+fleet.Quote(h.Private))
 	}
 	patterns := append([]string{"units"}, units[h.Tier]...)
 	for i, p := range patterns[1:] {
 		patterns[i+1] = fleet.Quote(p)
 	}
-	asks = append(asks, "machine", "drained", strings.Join(patterns, " "), "certificates")
-	if h.Tier != stacks.TierDB || !again {
-		// PostgreSQL logs every time that it is asked in this way.
-		asks = append(asks, "ready")
+	asks = append(asks, "machine", "drained", strings.Join(patterns, " "))
+	more := []string{"certificates"}
+	if h.Tier != stacks.TierDB { // see database in look.sh
+		more = []string{"ready", "certificates"}
 	}
-	b.WriteString("asks() {\n" + strings.Join(asks, "\n") + "\n}\n")
+	fmt.Fprintf(&b, "asks() {\n%s\n}\nmore() {\n%s\n}\n", strings.Join(asks, "\n"), strings.Join(more, "\n"))
 	switch {
 	case socket == "":
-		b.WriteString("asks\nasked\n")
+		b.WriteString("asks\nasked\nmore\n")
 	case again:
-		b.WriteString("asks\nsample " + fleet.Quote(socket) + "\nasked\n")
+		b.WriteString("asks\nsample " + fleet.Quote(socket) + "\nasked\nmore\n")
 	default:
-		b.WriteString("between " + fleet.Quote(socket) + " asks\n")
+		b.WriteString("between " + fleet.Quote(socket) + "\n")
 	}
 	b.WriteString("finish\n")
 	return b.String()

@@ -71,12 +71,14 @@ type row struct {
 
 // database is what PostgreSQL says.
 type database struct {
-	answers bool
-	version string
-	clients int64
+	// listens says whether it is there for the application hosts, answers
+	// whether it answers on its own host.
+	listens, answers bool
+	version          string
+	clients          int64
 }
 
-// parse reads the answer of look.sh. Of one that was cut off, the second sample
+// parse reads the answer of look.sh. Of one that was cut off, what comes last
 // may be missing.
 func parse(text []byte, mark string) (*reading, error) {
 	parts := bytes.Split(text, []byte("\n"+mark+" "))[1:]
@@ -310,7 +312,10 @@ func (r *reading) parseDatabase(text string) {
 	r.database = &database{}
 	for line := range strings.Lines(text) {
 		f := strings.Fields(line)
-		if len(f) == 3 && f[0] == "server" {
+		switch {
+		case len(f) == 1 && f[0] == "listens":
+			r.database.listens = true
+		case len(f) == 3 && f[0] == "server":
 			r.database.answers, r.database.version = true, f[1]
 			r.database.clients, _ = strconv.ParseInt(f[2], 10, 64)
 		}
