@@ -54,6 +54,9 @@ func (p *project) background(t *testing.T, args ...string) (*exec.Cmd, *text) {
 	cmd.Stdout, cmd.Stderr = out, out
 	// What it has started must not keep the test waiting after it was killed.
 	cmd.WaitDelay = time.Second
+	// A group of its own: the kernel hangs up on a whole group in which a process
+	// is stopped when its last tie to the terminal's session goes away.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
