@@ -146,9 +146,14 @@ const fakeJournal = `journalctl() (
 		--grep=*) pattern=${word#*=} ;;
 		esac
 	done
+	seen=$(grep -nF "\"${after:-none}\"" journal | cut -d : -f 1)
 	if [ -n "$follow" ]; then
-		seen=$(grep -nF "\"$after\"" journal | cut -d : -f 1)
+		# Following begins with the boot.
+		boot=$(cat boot 2>/dev/null)
+		[ "${seen:-0}" -ge "${boot:-0}" ] || seen=$boot
 		tail -n "+$((seen + 1))" -F journal 2>/dev/null | grep --line-buffered -Ee "$pattern"
+	elif [ -n "$after" ]; then
+		tail -n "+$((seen + 1))" journal | grep -Ee "$pattern"
 	elif [ "$pattern" != . ] && [ -n "$lines" ]; then
 		grep -Ee "$pattern" journal | tail -n "$lines" | tac
 	else
@@ -380,6 +385,7 @@ func TestNothingIsLostOrRepeatedWhenAHostWasAway(t *testing.T) {
 	}
 	write(3)
 	time.Sleep(time.Second)
+	web.add("boot", fmt.Sprint(web.n))
 	web.Start()
 	r.await(t, 24)
 	write(3)

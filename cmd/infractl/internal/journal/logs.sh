@@ -5,9 +5,10 @@
 # The part of a file in which is looked for the place to begin, in lines.
 window=100000
 
-# journal CURSOR SINCE LINES PATTERN FOLLOW UNIT... prints entries as JSON. Behind
-# @cursor is where the journal ended before it was read, behind @live is what
-# came later. With a cursor it goes on from there.
+# journal CURSOR SINCE LINES PATTERN FOLLOW UNIT... prints entries as JSON: with a
+# cursor those behind it, else as many as are wanted. With FOLLOW it goes on, and
+# prints @live in between. Behind @cursor is where the journal ended before it was
+# read; an entry that came meanwhile is printed twice.
 journal() {
 	cursor=$1 since=$2 lines=$3 pattern=$4 follow=$5
 	shift 5
@@ -19,18 +20,21 @@ journal() {
 		--output-fields=MESSAGE,PRIORITY,SYSLOG_IDENTIFIER,_COMM,_SYSTEMD_UNIT,UNIT,_PID,SYSLOG_PID \
 		"$@"
 	[ -z "$pattern" ] || set -- "$@" --case-sensitive=yes "--grep=$pattern"
-	if [ -z "$cursor" ]; then
-		cursor=$(journalctl --quiet --no-pager --lines=1 --output=export --output-fields=_PID | sed -n 's/^__CURSOR=//p')
-		echo "@cursor $cursor"
-		status=0
+	end=$(journalctl --quiet --no-pager --lines=1 --output=export --output-fields=_PID | sed -n 's/^__CURSOR=//p')
+	echo "@cursor $end"
+	status=0
+	if [ -n "$cursor" ]; then
+		journalctl "--after-cursor=$cursor" "$@" || status=$?
+	else
 		journalctl ${since:+"--since=@$since"} ${lines:+"--lines=$lines"} "$@" || status=$?
-		# 1 without a word means that no entry has the pattern.
-		[ "$status" -le 1 ] || exit "$status"
 	fi
+	# 1 without a word means that no entry has the pattern.
+	[ "$status" -le 1 ] || exit "$status"
 	[ -n "$follow" ] || exit 0
 	echo "@live"
-	if [ -n "$cursor" ]; then
-		journalctl --follow --no-tail "--after-cursor=$cursor" "$@"
+	# Following shows nothing from before the host booted, whatever the cursor says.
+	if [ -n "$end" ]; then
+		journalctl --follow --no-tail "--after-cursor=$end" "$@"
 	else
 		journalctl --follow --lines=0 "$@"
 	fi

@@ -192,7 +192,7 @@ func (s *source) read(ctx context.Context, emit func(Entry) error, live func()) 
 
 // lines takes what logs.sh prints.
 func (s *source) lines(from *bufio.Reader, emit func(Entry) error, live func()) error {
-	backlog, isLive := -1, false
+	backlog, isLive, end := -1, false, ""
 	goLive := func() {
 		if !isLive {
 			isLive = true
@@ -211,10 +211,10 @@ func (s *source) lines(from *bufio.Reader, emit func(Entry) error, live func()) 
 		switch {
 		case line == nil: // it was too long
 		case bytes.HasPrefix(line, []byte("@cursor ")):
-			if s.cursor == "" {
-				s.cursor = string(line[len("@cursor "):])
-			}
+			end = string(line[len("@cursor "):])
 		case bytes.Equal(line, []byte("@live")):
+			// Everything before the end was read now.
+			s.cursor = end
 			goLive()
 		case bytes.HasPrefix(line, []byte("@backlog ")):
 			backlog, _ = strconv.Atoi(string(line[len("@backlog "):]))
