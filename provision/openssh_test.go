@@ -1,3 +1,5 @@
+//go:build sshd
+
 package provision
 
 import (
@@ -16,8 +18,9 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// openSSH is the real sshd of this computer on a loopback port, which lets this
-// user in.
+// openSSH is the computer's real sshd on a loopback port, which lets this user in.
+// scripts/test runs these tests on machines of the lab, so that no sshd has to be
+// installed where the other tests run.
 type openSSH struct {
 	port int
 	// key is its Ed25519 host key.
@@ -30,10 +33,7 @@ type openSSH struct {
 // value wins for sshd too.
 func newOpenSSH(t *testing.T, login testKey, settings string) *openSSH {
 	t.Helper()
-	program, err := exec.LookPath("/usr/sbin/sshd")
-	if err != nil {
-		t.Skip("sshd is not installed")
-	}
+	const program = "/usr/sbin/sshd"
 	dir := t.TempDir()
 	s := &openSSH{authority: newSigner(t)}
 	write := func(name, text string) string {
@@ -77,7 +77,7 @@ LogLevel VERBOSE
 `, settings, s.port, host.file, write("rsa", string(pem.EncodeToMemory(block))), write("certificate.pub", line(certificate)+"\n"),
 		write("authorized_keys", line(login.signer.PublicKey())+"\n"), write("authority.pub", line(s.authority.PublicKey())+"\n")))
 	if out, err := exec.Command(program, "-t", "-f", config).CombinedOutput(); err != nil {
-		t.Skipf("sshd cannot run here: %s", bytes.TrimSpace(out))
+		t.Fatalf("sshd cannot run here: %s", bytes.TrimSpace(out))
 	}
 	if s.log, err = os.Create(filepath.Join(dir, "log")); err != nil {
 		t.Fatal(err)
