@@ -1,6 +1,8 @@
 package stacks
 
 import (
+	"net/netip"
+
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 
 	"github.com/infractl/infractl/provision/desired"
@@ -27,7 +29,7 @@ func (databases) describe(p *plan, h Host) (desired.Host, error) {
 		Cores:       p.machines[h.Tier].cores,
 		Disk:        disks[t.Options.Disk],
 		Application: p.env.Application.Name,
-		AppNetwork:  p.env.Tiers[TierApp].Subnet,
+		AppNetworks: []netip.Prefix{p.env.Tiers[TierApp].Subnet},
 	})
 }
 

@@ -354,10 +354,10 @@ func (p *plan) vipIPv6() pulumi.StringOutput {
 }
 
 // peers are the other tier's hosts, as templates want them.
-func (p *plan) peers(tier string) []templates.Server {
+func (p *plan) peers(tier string, port uint16) []templates.Server {
 	var out []templates.Server
 	for _, h := range p.env.TierHosts(tier) {
-		out = append(out, templates.Server{Name: h.Name, Address: h.Address})
+		out = append(out, templates.Server{Name: h.Name, Address: h.Address, Port: port})
 	}
 	return out
 }

@@ -27,8 +27,7 @@ func (loadBalancers) describe(p *plan, h Host) (desired.Host, error) {
 		Host:         h.Name,
 		Address:      h.Address,
 		MemoryMB:     p.machines[h.Tier].memoryMB,
-		Web:          p.peers(TierWeb),
-		WebPort:      webPort,
+		Web:          p.peers(TierWeb, webPort),
 		Monitors:     p.env.Monitors,
 		DebugHeaders: p.env.DebugHeaders,
 	})

@@ -52,8 +52,11 @@ type Input struct {
 	Disk Disk
 	// Application is the name of the application's role and of its database.
 	Application string
-	// AppNetwork is the range of the application hosts' private addresses.
-	AppNetwork netip.Prefix
+	// AppNetworks are the ranges of the application hosts' private addresses.
+	AppNetworks []netip.Prefix
+	// Shared says that the host is one of other tiers, too. Then it can step aside
+	// for those, while the database goes on.
+	Shared bool
 }
 
 // reserved are names that PostgreSQL and Debian use themselves.
@@ -87,7 +90,15 @@ func (in Input) Validate() error {
 	if reserved[in.Application] || len(in.Application) > 3 && in.Application[:3] == "pg_" {
 		return fmt.Errorf("%w: the application is called %q, which PostgreSQL keeps for itself; choose another name", templates.ErrInput, in.Application)
 	}
-	return templates.CheckPrefix("the application hosts' range", in.AppNetwork)
+	if len(in.AppNetworks) == 0 {
+		return fmt.Errorf("%w: there is no range of application hosts, so the database would answer nobody", templates.ErrInput)
+	}
+	for _, p := range in.AppNetworks {
+		if err := templates.CheckPrefix("the application hosts' range", p); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Version is the major version of PostgreSQL in a Debian release.
