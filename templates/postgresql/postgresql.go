@@ -57,6 +57,9 @@ type Input struct {
 	// Shared says that the host is one of other tiers, too. Then it can step aside
 	// for those, while the database goes on.
 	Shared bool
+	// Checksums turns on data checksums at the first start. It is for hosts that
+	// cannot have FirstBootFiles before their packages.
+	Checksums bool
 }
 
 // reserved are names that PostgreSQL and Debian use themselves.
@@ -127,6 +130,7 @@ func Render(in Input) (desired.Host, error) {
 	version := Version(in.Debian)
 	const private = "/etc/infractl/postgresql/"
 	const check = "/usr/local/lib/infractl/postgresql-check"
+	const checksums = "/usr/local/lib/infractl/postgresql-checksums"
 	const roles = "infractl-postgresql-roles.service"
 	folder := fmt.Sprintf("/etc/postgresql/%d/main/", version)
 	server := fmt.Sprintf("postgresql@%d-main.service", version)
@@ -149,6 +153,9 @@ func Render(in Input) (desired.Host, error) {
 	f.Add(private+"server.key", "server.key.tmpl", postgres("0600"))
 	f.Add(private+"roles.sql", "roles.sql.tmpl", postgres("0600"))
 	f.Copy(check, "postgresql-check.sh", desired.File{Mode: "0755"})
+	if in.Checksums {
+		f.Copy(checksums, "postgresql-checksums.sh", desired.File{Mode: "0755"})
+	}
 	f.Add("/etc/systemd/system/"+server+".d/infractl.conf", "postgresql.service.tmpl", desired.File{})
 	f.Add("/etc/systemd/system/"+roles, "roles.service.tmpl", desired.File{})
 	f.Add("/etc/sysctl.d/61-infractl-postgresql.conf", "sysctl.conf.tmpl", desired.File{})

@@ -110,6 +110,20 @@ func TestEveryRangeOfApplicationHostsIsLetIn(t *testing.T) {
 	}
 }
 
+func TestClusterThatWasMadeWithoutChecksumsGetsThem(t *testing.T) {
+	in := typical(12)
+	in.Checksums = true
+	host, err := Render(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unit := host.Files["/etc/systemd/system/postgresql@15-main.service.d/infractl.conf"].Content
+	script := host.Files["/usr/local/lib/infractl/postgresql-checksums"]
+	if !strings.HasSuffix(unit, "\nExecStartPre=-/usr/local/lib/infractl/postgresql-checksums 15\n") || script.Mode != "0755" {
+		t.Errorf("the unit has\n%s", unit)
+	}
+}
+
 func TestDatabaseDoesNotKeepOtherTiersFromSteppingAside(t *testing.T) {
 	for _, shared := range []bool{false, true} {
 		in := typical(13)
