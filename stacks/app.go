@@ -15,14 +15,9 @@ type applications struct{}
 func (applications) title() string { return "Application" }
 
 func (applications) describe(p *plan, h Host) (desired.Host, error) {
-	t := p.env.Tiers[h.Tier]
-	debian, err := t.debian()
-	if err != nil {
-		return desired.Host{}, err
-	}
 	a := p.env.Application
 	return application.Render(application.Input{
-		Debian:            debian,
+		Debian:            h.Debian,
 		Host:              h.Name,
 		Address:           h.Address,
 		Port:              uint16(a.Port),
@@ -36,7 +31,7 @@ func (applications) describe(p *plan, h Host) (desired.Host, error) {
 		Web:               p.addresses(TierWeb),
 		Database:          p.env.TierHosts(TierDB)[0].Address,
 		DatabasePort:      databasePort,
-		MemoryMB:          p.machines[h.Tier].memoryMB,
+		MemoryMB:          p.sizes[h.Name].memoryMB,
 	})
 }
 

@@ -14,20 +14,18 @@ func (databases) title() string { return "Database" }
 
 func (databases) describe(p *plan, h Host) (desired.Host, error) {
 	t := p.env.Tiers[h.Tier]
-	debian, err := t.debian()
-	if err != nil {
-		return desired.Host{}, err
-	}
 	disks := map[string]postgresql.Disk{"ssd": postgresql.SSD, "nvme": postgresql.NVMe, "hdd": postgresql.HDD}
 	return postgresql.Render(postgresql.Input{
-		Debian:      debian,
+		Debian:      h.Debian,
 		Address:     h.Address,
 		Port:        databasePort,
-		MemoryMB:    p.machines[h.Tier].memoryMB,
-		Cores:       p.machines[h.Tier].cores,
+		MemoryMB:    p.sizes[h.Name].memoryMB,
+		Cores:       p.sizes[h.Name].cores,
 		Disk:        disks[t.Options.Disk],
 		Application: p.env.Application.Name,
-		AppNetwork:  p.env.Tiers[TierApp].Subnet,
+		AppNetworks: p.env.networks(TierApp),
+		Checksums:   h.Own != nil,
+		Shared:      len(p.machine(h).Hosts) > 1,
 	})
 }
 

@@ -19,7 +19,7 @@ const namespace = "infractl:"
 
 // keys are all keys of the namespace.
 var keys = []string{
-	"target", "location", "image", "network", "tiers", "ssh", "application", "vip",
+	"target", "location", "image", "network", "tiers", "hosts", "ssh", "application", "vip",
 	"monitoring", "debugHeaders", "vipToken", "applicationSecrets",
 }
 
@@ -41,9 +41,11 @@ const (
 	defaultZone     = "eu-central"
 	defaultType     = "cx23"
 	defaultUser     = "infractl"
-	defaultSSHPort  = 22
-	defaultHealth   = "/healthz"
-	defaultAppPort  = 8080
+	// defaultOwnUser logs in to hosts that were there before.
+	defaultOwnUser = "root"
+	defaultSSHPort = 22
+	defaultHealth  = "/healthz"
+	defaultAppPort = 8080
 	// With two, one serves while the other is restarted.
 	defaultProcesses = 2
 	defaultStatic    = "public"
@@ -121,24 +123,36 @@ func Decode(config map[string]string, o DecodeOptions) (Environment, error) {
 	if !environmentName.MatchString(e.Name) {
 		p.add("stack "+fmt.Sprintf("%q", e.Name), "must be named with small letters, digits and hyphens, starting with a letter, 32 characters at most")
 	}
-	switch e.Target {
-	case "hcloud":
-	default:
-		p.add(namespace+"target", "must be hcloud, not %q", e.Target)
-	}
+	checkTarget(p, namespace+"target", e.Target)
 	checkLocation(p, namespace+"location", e.Location)
 	checkImage(p, namespace+"image", e.Image)
 	if e.VIPToken != "" && e.VIPToken != SecretPlaceholder && len(e.VIPToken) != 64 {
 		p.add(namespace+"vipToken", "must be a Hetzner Cloud token of 64 characters, not %d", len(e.VIPToken))
 	}
+	e.SSH = decodeSSH(top["ssh"], o)
+	e.Inventory = decodeInventory(top["hosts"], e)
 	e.Network = decodeNetwork(top["network"])
 	e.Tiers = decodeTiers(top["tiers"], e)
-	e.SSH = decodeSSH(top["ssh"], o)
+	e.SSH.User = decodeUser(top["ssh"], e)
 	e.Application = decodeApplication(top["application"], o)
-	e.VIP = decodeVIP(top["vip"])
+	e.VIP = decodeVIP(top["vip"], e)
 	e.Monitors = prefixes(top["monitoring"].fields("allowFrom")["allowFrom"])
 	e.ApplicationSecrets = decodeSecrets(top["applicationSecrets"], e.Application)
+	checkInventory(top["hosts"], e)
+	if e.Uses(TargetHosts) && !e.Uses(TargetCloud) {
+		for _, k := range []string{"location", "network", "vipToken"} {
+			if !top[k].absent() {
+				p.add(top[k].key, "is for servers in the cloud, but no tier has target %s", TargetCloud)
+			}
+		}
+	}
 	return e, p.err()
+}
+
+func checkTarget(p *problems, key, name string) {
+	if name != TargetCloud && name != TargetHosts {
+		p.add(key, "must be %s or %s, not %q", TargetCloud, TargetHosts, name)
+	}
 }
 
 func checkLocation(p *problems, key, name string) {
@@ -207,7 +221,9 @@ func decodeTiers(v value, e Environment) map[string]Tier {
 	for i, name := range names {
 		t := decodeTier(f[name], name, i, e)
 		tiers[name] = t
-		total += t.Count
+		if t.Target == TargetCloud {
+			total += t.Count
+		}
 	}
 	if total > MaxServers && !v.p.has(v.key) {
 		v.p.add(v.key, "have %d hosts together, but one network takes %d at most", total, MaxServers)
@@ -225,13 +241,21 @@ func decodeTiers(v value, e Environment) map[string]Tier {
 
 // decodeTier reads one tier; ordinal is its place in TierNames.
 func decodeTier(v value, name string, ordinal int, e Environment) Tier {
-	f := v.fields("count", "type", "location", "image", "maxUnavailable", "subnet", "options")
+	f := v.fields("target", "count", "type", "location", "image", "maxUnavailable", "subnet", "options")
+	target := f["target"].text(e.Target)
+	if !f["target"].absent() {
+		checkTarget(v.p, f["target"].key, target)
+	}
 	count := 2
-	if name == TierDB {
+	switch {
+	case target == TargetHosts:
+		count = max(len(e.Inventory.Tiers[name]), 1)
+	case name == TierDB:
 		count = 1
 	}
 	t := Tier{
 		Name:     name,
+		Target:   target,
 		Count:    f["count"].number(count),
 		Type:     f["type"].text(defaultType),
 		Location: f["location"].text(e.Location),
@@ -241,6 +265,8 @@ func decodeTier(v value, name string, ordinal int, e Environment) Tier {
 	switch {
 	case t.Count < 1:
 		v.p.add(f["count"].key, "must be at least 1, not %d", t.Count)
+	case name == TierDB && t.Count > 1 && f["count"].absent():
+		v.p.add(namespace+"hosts.db", "must name 1 host, not %d: a database with replicas is not supported yet", t.Count)
 	case name == TierDB && t.Count > 1:
 		v.p.add(f["count"].key, "must be 1, not %d: a database with replicas is not supported yet", t.Count)
 	}
@@ -261,6 +287,14 @@ func decodeTier(v value, name string, ordinal int, e Environment) Tier {
 		v.p.add(f["maxUnavailable"].key, "must be 1, not %d: load balancers are changed one at a time", t.MaxUnavailable)
 	case t.MaxUnavailable > max(t.Count, 1):
 		v.p.add(f["maxUnavailable"].key, "must not be more than the %d hosts of the tier, but is %d", t.Count, t.MaxUnavailable)
+	}
+	if target == TargetHosts {
+		for _, k := range []string{"type", "location", "image", "subnet"} {
+			if !f[k].absent() && !v.p.has(f[k].key) {
+				v.p.add(f[k].key, "is for servers in the cloud, but the tier has target %s; what its hosts are stands in %shosts", TargetHosts, namespace)
+			}
+		}
+		return t
 	}
 	t.Subnet = decodeSubnet(f["subnet"], ordinal, e.Network)
 	if t.Subnet.IsValid() && t.Count > t.capacity() {
@@ -356,14 +390,11 @@ func decodeSSH(v value, o DecodeOptions) SSH {
 	f := v.fields("allowFrom", "authorizedKeys", "user", "port")
 	s := SSH{
 		AllowFrom: prefixes(f["allowFrom"]),
-		User:      f["user"].text(defaultUser),
+		User:      f["user"].text(""),
 		Port:      f["port"].number(defaultSSHPort),
 	}
 	if len(s.AllowFrom) == 0 && !v.p.has(f["allowFrom"].key) && !v.p.has(v.key) {
 		v.p.add(f["allowFrom"].key, "must name the addresses from which SSH is allowed; without one, no host could be reached")
-	}
-	if !unixName.MatchString(s.User) || s.User == "root" {
-		v.p.add(f["user"].key, "must be the name of a user other than root, not %q", s.User)
 	}
 	checkPort(f["port"], s.Port)
 	seen := map[string]string{}
@@ -404,13 +435,56 @@ func decodeSSH(v value, o DecodeOptions) SSH {
 	return s
 }
 
+// decodeUser reads who logs in, after it is known which targets there are: a host
+// that is made gets that user, and one that was there before has root at least.
+func decodeUser(v value, e Environment) string {
+	cloud := e.Uses(TargetCloud)
+	user := e.SSH.User
+	for _, tier := range TierNames() {
+		for _, s := range e.Inventory.Tiers[tier] {
+			s.login(user)
+		}
+	}
+	for _, s := range e.Inventory.Spare {
+		s.login(user)
+	}
+	switch {
+	case user == "" && cloud:
+		return defaultUser
+	case user == "":
+		return defaultOwnUser
+	}
+	key := v.key + ".user"
+	switch {
+	case v.p.has(key):
+	case !unixName.MatchString(user) || user == "root" && !e.Uses(TargetHosts):
+		v.p.add(key, "must be the name of a user other than root, not %q", user)
+	case user == "root" && cloud:
+		v.p.add(key, "must not be root, since hosts in the cloud have none who may log in; say user: root in %shosts", namespace)
+	}
+	return user
+}
+
+// login fills in who logs in to a server.
+func (s *OwnServer) login(user string) {
+	if s.User == "" {
+		s.User = user
+	}
+	if s.User == "" {
+		s.User = defaultOwnUser
+	}
+}
+
 func checkPort(v value, port int) {
 	if port < 1 || port > 65535 {
 		v.p.add(v.key, "must be between 1 and 65535, not %d", port)
 	}
 }
 
-func decodeVIP(v value) VIP {
+func decodeVIP(v value, e Environment) VIP {
+	if e.Tiers[TierLB].Target == TargetHosts {
+		return VIP{Wire: decodeWire(v, e)}
+	}
 	f := v.fields("ipv4", "ipv6")
 	vip := VIP{IPv4: f["ipv4"].yes(true), IPv6: f["ipv6"].yes(false)}
 	if !vip.IPv4 && !vip.IPv6 {

@@ -122,7 +122,7 @@ func TestEveryMistakeNamesItsKey(t *testing.T) {
 		{"image of a tier", "infractl:tiers", `{"web":{"image":"ubuntu-24.04"}}`, "infractl:tiers.web.image: must be debian-13 or debian-12"},
 		{"disk", "infractl:tiers", `{"db":{"options":{"disk":"tape"}}}`, `infractl:tiers.db.options.disk: must be nvme, ssd or hdd, not "tape"`},
 		{"path that is none", "infractl:tiers", `{"web":{"options":{"immutablePaths":["assets"]}}}`, "infractl:tiers.web.options.immutablePaths[0]: must be a path such as /assets/"},
-		{"target", "infractl:target", "aws", `infractl:target: must be hcloud, not "aws"`},
+		{"target", "infractl:target", "aws", `infractl:target: must be hcloud or hosts, not "aws"`},
 		{"location", "infractl:location", "Falken stein", "infractl:location: must be the name of a location"},
 		{"image", "infractl:image", "debian-11", `infractl:image: must be debian-13 or debian-12, not "debian-11"`},
 		{"range", "infractl:network", `{"range":"10.0.0.0"}`, `infractl:network.range: must be a range such as 10.0.0.0/16, not "10.0.0.0"`},

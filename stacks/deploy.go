@@ -2,10 +2,10 @@ package stacks
 
 import (
 	"fmt"
-	"net"
+	"maps"
 	"net/netip"
 	"path/filepath"
-	"strings"
+	"slices"
 
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 
@@ -16,15 +16,18 @@ import (
 
 // plan is one run of the program.
 type plan struct {
-	ctx      *pulumi.Context
-	env      Environment
-	options  Options
-	machines map[string]machine
-	cloud    *cloud
-	secrets  *secrets
-	release  release
-	vipToken string
-	servers  map[string][]*server
+	ctx     *pulumi.Context
+	env     Environment
+	options Options
+	// targets are by name.
+	targets  map[string]target
+	vip      virtualIP
+	machines []Machine
+	// sizes and servers are by short host name.
+	sizes   map[string]size
+	servers map[string]*server
+	secrets *secrets
+	release release
 }
 
 // secrets are what is generated for an environment and kept in its state.
@@ -61,34 +64,41 @@ var members = map[string]member{
 	TierDB:  databases{},
 }
 
-// order is the order in which tiers are configured: a tier after those it needs.
-var order = []string{TierDB, TierApp, TierWeb, TierLB}
-
 // deploy declares all resources of an environment.
 func deploy(ctx *pulumi.Context, env Environment, o Options) error {
-	p := &plan{ctx: ctx, env: env, options: o, servers: map[string][]*server{}}
+	p := &plan{
+		ctx: ctx, env: env, options: o, machines: env.Machines(),
+		sizes: map[string]size{}, servers: map[string]*server{},
+	}
 	var err error
-	if p.vipToken, err = vipToken(env); err != nil {
+	if p.targets, err = newTargets(ctx, env); err != nil {
 		return err
 	}
+	p.vip = p.targets[env.Tiers[TierLB].Target].vip()
 	if p.release, err = releaseTrees(env.Application); err != nil {
 		return err
 	}
-	if p.machines, err = machines(ctx, env); err != nil {
-		return err
+	for _, name := range sortedKeys(p.targets) {
+		sizes, err := p.targets[name].sizes()
+		if err != nil {
+			return err
+		}
+		maps.Copy(p.sizes, sizes)
 	}
 	// All files are rendered before the first resource is declared, so that an
 	// environment that cannot be rendered is not half changed.
 	described := map[string]desired.Host{}
-	for _, h := range env.Hosts() {
-		host, err := p.describe(h)
+	for _, m := range p.machines {
+		host, err := p.describe(m)
 		if err != nil {
-			return fmt.Errorf("%s: cannot render its configuration: %w", h.Name, err)
+			return fmt.Errorf("%s: cannot render its configuration: %w", m.Name, err)
 		}
-		described[h.Name] = host
+		described[m.Name] = host
 	}
-	if p.cloud, err = shared(ctx, env); err != nil {
-		return err
+	for _, name := range sortedKeys(p.targets) {
+		if err := p.targets[name].share(); err != nil {
+			return err
+		}
 	}
 	if p.secrets, err = makeSecrets(ctx, env); err != nil {
 		return err
@@ -102,15 +112,18 @@ func deploy(ctx *pulumi.Context, env Environment, o Options) error {
 		}
 		var packages []string
 		if hosts := env.TierHosts(name); len(hosts) > 0 {
-			packages = described[hosts[0].Name].Packages
+			packages = described[hosts[0].Machine].Packages
 		}
 		files, err := m.firstBoot()
 		if err != nil {
 			return err
 		}
-		p.servers[name], err = servers(ctx, env, p.cloud, components[name], name, packages, files)
+		hosts, err := p.targets[env.Tiers[name].Target].provide(name, components[name], packages, files)
 		if err != nil {
 			return err
+		}
+		for _, s := range hosts {
+			p.servers[s.Name] = s
 		}
 	}
 	if err := p.configure(components, described); err != nil {
@@ -120,35 +133,55 @@ func deploy(ctx *pulumi.Context, env Environment, o Options) error {
 	return nil
 }
 
-// describe is what should be on a host: the base of all hosts and the tier's own.
-func (p *plan) describe(h Host) (desired.Host, error) {
-	t := p.env.Tiers[h.Tier]
-	debian, err := t.debian()
-	if err != nil {
-		return desired.Host{}, err
-	}
+// describe is what should be on a machine: the base of all, and each tier's own.
+func (p *plan) describe(m Machine) (desired.Host, error) {
+	main := m.Hosts[0]
 	in := base.Input{
-		Debian:         debian,
-		Name:           h.CloudName,
-		Index:          h.Index,
-		Address:        h.Address,
+		Debian:         main.Debian,
+		Name:           main.CloudName,
+		Index:          main.Index,
+		Address:        main.Address,
 		User:           p.env.SSH.User,
 		AuthorizedKeys: p.env.SSH.AuthorizedKeys,
 		SSHPort:        uint16(p.env.SSH.Port),
 		AllowFrom:      p.env.SSH.AllowFrom,
 	}
-	for _, other := range p.env.Hosts() {
-		in.Hosts = append(in.Hosts, base.Host{Name: other.CloudName, Short: other.Name, Address: other.Address})
+	var parts []desired.Host
+	if main.Own != nil {
+		in.User, in.SSHPort = main.Own.User, uint16(main.Own.Port)
+		in.Owner = p.env.Name + " " + m.Name
+		// A machine may have had another job. What that one ran would be in the way,
+		// or would even hold on to the virtual IP.
+		parts = append(parts, desired.Host{Units: []desired.Unit{{Name: "keepalived.service"}, {Name: "haproxy.service"}, {Name: "nginx.service"}}})
+	}
+	listed := map[string]int{}
+	for _, h := range p.env.Hosts() {
+		if i, ok := listed[h.Machine]; ok {
+			in.Hosts[i].Aliases = append(in.Hosts[i].Aliases, h.Name)
+			continue
+		}
+		listed[h.Machine] = len(in.Hosts)
+		in.Hosts = append(in.Hosts, base.Host{Name: h.CloudName, Short: h.Name, Address: h.Address})
 	}
 	ground, err := base.Render(in)
 	if err != nil {
 		return desired.Host{}, err
 	}
-	own, err := members[h.Tier].describe(p, h)
-	if err != nil {
-		return desired.Host{}, err
+	parts = append([]desired.Host{ground}, parts...)
+	for _, h := range m.Hosts {
+		own, err := members[h.Tier].describe(p, h)
+		if err != nil {
+			return desired.Host{}, err
+		}
+		parts = append(parts, own)
 	}
-	return templates.Merge(ground, own)
+	return templates.Merge(parts...)
+}
+
+// machine is the one that a host is on.
+func (p *plan) machine(h Host) Machine {
+	i := slices.IndexFunc(p.machines, func(m Machine) bool { return m.Name == h.Machine })
+	return p.machines[i]
 }
 
 func releaseTrees(a Application) (release, error) {
@@ -196,138 +229,105 @@ func makeSecrets(ctx *pulumi.Context, env Environment) (*secrets, error) {
 	return s, nil
 }
 
-// configure declares what is on the hosts, in the order in which it may change:
-// a tier after those it needs, and within a tier the canary, then the rest in batches.
+// configure declares what is on the machines, in the order in which it may change.
 func (p *plan) configure(components map[string]*tier, described map[string]desired.Host) error {
 	var before []pulumi.Resource
-	for _, name := range order {
+	for _, t := range turns(p.machines, p.env.Tiers, p.options.NewHosts, p.options.VIPHolder) {
 		var all []pulumi.Resource
-		declare := func(hosts []*server, wait []pulumi.Resource) ([]pulumi.Resource, error) {
+		declare := func(machines []Machine, wait []pulumi.Resource) ([]pulumi.Resource, error) {
 			var done []pulumi.Resource
-			for _, s := range hosts {
-				c, err := p.configuration(components[name], s, described[s.Name], wait)
+			for _, m := range machines {
+				c, err := p.configuration(components[m.Hosts[0].Tier], m, described[m.Name], wait)
 				if err != nil {
-					return nil, fmt.Errorf("%s: %w", s.Name, err)
+					return nil, fmt.Errorf("%s: %w", m.Name, err)
 				}
 				done = append(done, c)
 			}
 			all = append(all, done...)
 			return done, nil
 		}
-		standing, fresh := p.sequence(name)
 		wait := before
-		for _, batch := range batches(standing, p.env.Tiers[name].MaxUnavailable) {
+		for _, batch := range t.standing {
 			var err error
 			if wait, err = declare(batch, wait); err != nil {
 				return err
 			}
 		}
-		// Nobody uses a new host until the tiers in front of it know it, so it has
-		// nothing to wait for. Only a new load balancer has: if the holder of the
-		// virtual IP does not know it yet, it would hear nothing from the holder and
-		// take the address.
-		if name != TierLB {
-			wait = before
-		}
-		if _, err := declare(fresh, wait); err != nil {
+		if _, err := declare(t.fresh, before); err != nil {
 			return err
 		}
-		before = all
+		if _, err := declare(t.late, wait); err != nil {
+			return err
+		}
+		if len(all) > 0 {
+			before = all
+		}
 	}
 	return nil
 }
 
-// sequence is the order in which a tier's hosts are changed: as they are
-// numbered, but the holder of the virtual IP last. New hosts are apart.
-func (p *plan) sequence(tier string) (standing, fresh []*server) {
-	var holder []*server
-	for _, s := range p.servers[tier] {
-		switch {
-		case p.options.NewHosts[s.Name]:
-			fresh = append(fresh, s)
-		case s.Name == p.options.VIPHolder:
-			holder = append(holder, s)
-		default:
-			standing = append(standing, s)
-		}
-	}
-	return append(standing, holder...), fresh
-}
-
-// batches groups hosts that may change together. The first host goes alone, as
-// the canary.
-func batches(hosts []*server, size int) [][]*server {
-	if len(hosts) == 0 {
-		return nil
-	}
-	out := [][]*server{hosts[:1]}
-	for rest := hosts[1:]; len(rest) > 0; {
-		n := min(size, len(rest))
-		out = append(out, rest[:n])
-		rest = rest[n:]
-	}
-	return out
-}
-
-// configuration declares what is on one host.
-func (p *plan) configuration(parent pulumi.Resource, s *server, h desired.Host, wait []pulumi.Resource) (*configuration, error) {
+// configuration declares what is on one machine.
+func (p *plan) configuration(parent pulumi.Resource, m Machine, h desired.Host, wait []pulumi.Resource) (*configuration, error) {
 	props, err := properties(h)
 	if err != nil {
 		return nil, err
 	}
-	values, secret, err := members[s.Tier].fill(p, s)
-	if err != nil {
-		return nil, err
+	values, secret := pulumi.StringMap{}, pulumi.StringMap{}
+	stateful := false
+	for _, host := range m.Hosts {
+		v, hidden, err := members[host.Tier].fill(p, p.servers[host.Name])
+		if err != nil {
+			return nil, err
+		}
+		maps.Copy(values, v)
+		maps.Copy(secret, hidden)
+		stateful = stateful || host.Tier == TierDB
 	}
-	props["name"] = pulumi.String(s.Name)
-	props["address"] = s.server.Ipv4Address
-	props["port"] = pulumi.Int(p.env.SSH.Port)
-	props["user"] = pulumi.String(p.env.SSH.User)
-	props["hostKey"] = s.key.PublicKey
+	s := p.servers[m.Name]
+	props["name"] = pulumi.String(m.Name)
+	props["address"] = s.address
+	props["port"] = pulumi.Int(s.port)
+	props["user"] = pulumi.String(s.user)
+	if s.hostKey != nil {
+		props["hostKey"] = s.hostKey
+	}
 	if len(values) > 0 {
 		props["values"] = values
 	}
 	if len(secret) > 0 {
 		props["secrets"] = pulumi.ToSecret(secret)
 	}
-	c := &configuration{}
-	err = p.ctx.RegisterResource(typeConfiguration, s.Name, props, c,
+	options := []pulumi.ResourceOption{
 		pulumi.Parent(parent),
-		pulumi.DeletedWith(s.server),
-		pulumi.DependsOn(append([]pulumi.Resource{s.attachment}, wait...)),
+		pulumi.DependsOn(append(slices.Clip(s.ready), wait...)),
 		pulumi.AdditionalSecretOutputs([]string{"secrets"}),
 		pulumi.Timeouts(&pulumi.CustomTimeouts{Create: "15m", Update: "15m", Delete: "5m"}),
-	)
-	return c, err
+	}
+	if s.made != nil {
+		options = append(options, pulumi.DeletedWith(s.made))
+	}
+	if s.Own != nil {
+		props["own"] = pulumi.Bool(true)
+		if s.jump != "" {
+			props["jump"] = pulumi.String(s.jump)
+		}
+		// A database's server in the cloud is protected itself.
+		options = append(options, pulumi.Protect(stateful))
+	}
+	c := &configuration{}
+	return c, p.ctx.RegisterResource(typeConfiguration, m.Name, props, c, options...)
 }
 
 // export declares the stack's outputs. None of them is secret.
 func (p *plan) export() {
-	vip := pulumi.Map{}
-	url := pulumi.String("").ToStringOutput()
-	if p.cloud.ipv6 != nil {
-		address := p.vipIPv6()
-		vip["ipv6"] = address
-		url = pulumi.Sprintf("http://[%s]/", address)
-	}
-	if p.cloud.ipv4 != nil {
-		vip["ipv4"] = p.cloud.ipv4.IpAddress
-		url = pulumi.Sprintf("http://%s/", p.cloud.ipv4.IpAddress)
-	}
+	vip, url := p.vip.export()
 	p.ctx.Export("url", url)
 	p.ctx.Export("vip", vip)
 	hosts := pulumi.Map{}
 	for _, name := range TierNames() {
 		list := pulumi.Array{}
-		for _, s := range p.servers[name] {
-			list = append(list, pulumi.Map{
-				"name":    pulumi.String(s.Name),
-				"server":  pulumi.String(s.CloudName),
-				"role":    pulumi.String(members[name].title()),
-				"public":  s.server.Ipv4Address,
-				"private": pulumi.String(s.Address.String()),
-				"hostKey": s.key.PublicKey,
-			})
+		for _, h := range p.env.TierHosts(name) {
+			list = append(list, p.servers[h.Name].output())
 		}
 		hosts[name] = list
 	}
@@ -338,26 +338,33 @@ func (p *plan) export() {
 	})
 }
 
-// vipIPv6 is one address of the virtual IP's /64: the cloud routes all of it.
-func (p *plan) vipIPv6() pulumi.StringOutput {
-	return p.cloud.ipv6.IpAddress.ApplyT(func(a string) (string, error) {
-		base, err := netip.ParseAddr(strings.TrimSuffix(a, "/64"))
-		if err != nil {
-			return "", fmt.Errorf("the cloud gave an IPv6 floating IP that cannot be read: %w", err)
+// output is what the stack's outputs say about a host.
+func (s *server) output() pulumi.Map {
+	out := pulumi.Map{
+		"name":    pulumi.String(s.Name),
+		"server":  pulumi.String(s.CloudName),
+		"role":    pulumi.String(members[s.Tier].title()),
+		"public":  s.address,
+		"private": pulumi.String(s.Address.String()),
+	}
+	if s.hostKey != nil {
+		out["hostKey"] = s.hostKey
+	}
+	if s.Own != nil {
+		out["own"], out["machine"] = pulumi.Bool(true), pulumi.String(s.Machine)
+		out["user"], out["port"] = pulumi.String(s.user), pulumi.Int(s.port)
+		if s.jump != "" {
+			out["jump"] = pulumi.String(s.jump)
 		}
-		b := base.As16()
-		if b[15] == 0 {
-			b[15] = 1
-		}
-		return net.IP(b[:]).String(), nil
-	}).(pulumi.StringOutput)
+	}
+	return out
 }
 
-// peers are the other tier's hosts, as templates want them.
-func (p *plan) peers(tier string) []templates.Server {
+// peers are a tier's hosts, as templates want them, with the port of each.
+func (p *plan) peers(tier string, port func(Host) uint16) []templates.Server {
 	var out []templates.Server
 	for _, h := range p.env.TierHosts(tier) {
-		out = append(out, templates.Server{Name: h.Name, Address: h.Address})
+		out = append(out, templates.Server{Name: h.Name, Address: h.Address, Port: port(h)})
 	}
 	return out
 }

@@ -3,6 +3,8 @@ package stacks
 import (
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -13,27 +15,44 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/infractl/infractl/templates/cloudinit"
+	"github.com/infractl/infractl/templates/keepalived"
 )
 
 // spreadSize is how many servers a spread placement group takes
 // (https://docs.hetzner.com/cloud/placement-groups/overview).
 const spreadSize = 10
 
-// machine is what a server type gives to a host.
-type machine struct {
-	memoryMB int
-	cores    int
+// cloud makes servers on Hetzner Cloud, with what they share.
+type cloud struct {
+	ctx      *pulumi.Context
+	env      Environment
+	vipToken string
+	network  *hcloud.Network
+	subnets  map[string]*hcloud.NetworkSubnet
+	sshKeys  pulumi.StringArray
+	ipv4     *hcloud.FloatingIp
+	ipv6     *hcloud.FloatingIp
 }
 
-// machines asks the cloud what the tiers' server types are. It is done first,
-// since the sizes are in the configuration of every daemon.
-func machines(ctx *pulumi.Context, env Environment) (map[string]machine, error) {
-	out := map[string]machine{}
-	p := &problems{}
+// tiers are the names of the tiers whose hosts are in the cloud.
+func (c *cloud) tiers() []string {
+	var names []string
 	for _, name := range TierNames() {
-		t := env.Tiers[name]
+		if c.env.Tiers[name].Target == TargetCloud {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// sizes asks the cloud what the tiers' server types are.
+func (c *cloud) sizes() (map[string]size, error) {
+	out := map[string]size{}
+	p := &problems{}
+	for _, name := range c.tiers() {
+		t := c.env.Tiers[name]
 		key := namespace + "tiers." + name + ".type"
-		found, err := hcloud.GetServerType(ctx, &hcloud.GetServerTypeArgs{Name: pulumi.StringRef(t.Type)})
+		found, err := hcloud.GetServerType(c.ctx, &hcloud.GetServerTypeArgs{Name: pulumi.StringRef(t.Type)})
 		if err != nil {
 			if strings.Contains(err.Error(), "not found") {
 				p.add(key, "there is no server type %q", t.Type)
@@ -46,7 +65,9 @@ func machines(ctx *pulumi.Context, env Environment) (map[string]machine, error) 
 			p.add(key, "%s is an %s server, but infractl supports x86 only so far", t.Type, found.Architecture)
 		}
 		// The cloud counts in GB of 10^9 bytes at the least, so this never says too much.
-		out[name] = machine{memoryMB: found.Memory * 1_000_000_000 / (1 << 20), cores: found.Cores}
+		for _, h := range c.env.TierHosts(name) {
+			out[h.Name] = size{memoryMB: found.Memory * 1_000_000_000 / (1 << 20), cores: found.Cores}
+		}
 	}
 	return out, p.err()
 }
@@ -76,15 +97,6 @@ func gone(date string) bool {
 	return err == nil && time.Now().After(t)
 }
 
-// cloud is what all hosts of an environment share.
-type cloud struct {
-	network *hcloud.Network
-	subnets map[string]*hcloud.NetworkSubnet
-	sshKeys pulumi.StringArray
-	ipv4    *hcloud.FloatingIp
-	ipv6    *hcloud.FloatingIp
-}
-
 // floatingIPs are the virtual IPs that the environment has.
 func (c *cloud) floatingIPs() []pulumi.Resource {
 	var out []pulumi.Resource
@@ -96,16 +108,9 @@ func (c *cloud) floatingIPs() []pulumi.Resource {
 	return out
 }
 
-// server is a host in the cloud.
-type server struct {
-	Host
-	server     *hcloud.Server
-	attachment *hcloud.ServerNetwork
-	key        *hostKey
-}
-
-func shared(ctx *pulumi.Context, env Environment) (*cloud, error) {
-	c := &cloud{subnets: map[string]*hcloud.NetworkSubnet{}}
+func (c *cloud) share() error {
+	ctx, env := c.ctx, c.env
+	c.subnets = map[string]*hcloud.NetworkSubnet{}
 	var err error
 	all := pulumi.ToStringMap(env.Labels(""))
 	c.network, err = hcloud.NewNetwork(ctx, "network", &hcloud.NetworkArgs{
@@ -114,9 +119,9 @@ func shared(ctx *pulumi.Context, env Environment) (*cloud, error) {
 		Labels:  all,
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	for _, name := range TierNames() {
+	for _, name := range c.tiers() {
 		c.subnets[name], err = hcloud.NewNetworkSubnet(ctx, name, &hcloud.NetworkSubnetArgs{
 			NetworkId:   number(c.network.ID()),
 			Type:        pulumi.String("cloud"),
@@ -124,23 +129,26 @@ func shared(ctx *pulumi.Context, env Environment) (*cloud, error) {
 			IpRange:     pulumi.String(env.Tiers[name].Subnet.String()),
 		}, pulumi.Parent(c.network))
 		if err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if c.sshKeys, err = operatorKeys(ctx, env); err != nil {
-		return nil, err
+		return err
+	}
+	if env.Tiers[TierLB].Target != TargetCloud {
+		return nil
 	}
 	if env.VIP.IPv4 {
 		if c.ipv4, err = floatingIP(ctx, env, "ipv4"); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if env.VIP.IPv6 {
 		if c.ipv6, err = floatingIP(ctx, env, "ipv6"); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return c, nil
+	return nil
 }
 
 // floatingIP makes a virtual IP. It is not assigned to a server here: the load
@@ -201,8 +209,9 @@ func owned(labels map[string]string, environment string) bool {
 	return labels[LabelManagedBy] == ManagedBy && labels[LabelEnvironment] == environment
 }
 
-// servers makes the servers of one tier. What they run comes later.
-func servers(ctx *pulumi.Context, env Environment, c *cloud, parent pulumi.Resource, name string, packages []string, files map[string]string) ([]*server, error) {
+// provide makes the servers of one tier. What they run comes later.
+func (c *cloud) provide(name string, parent pulumi.Resource, packages []string, files map[string]string) ([]*server, error) {
+	ctx, env := c.ctx, c.env
 	t := env.Tiers[name]
 	tierLabels := pulumi.ToStringMap(env.Labels(name))
 	firewall, err := hcloud.NewFirewall(ctx, name, &hcloud.FirewallArgs{
@@ -231,7 +240,7 @@ func servers(ctx *pulumi.Context, env Environment, c *cloud, parent pulumi.Resou
 	}
 	var out []*server
 	for _, h := range env.TierHosts(name) {
-		s, err := newServer(ctx, env, c, parent, h, firewall, groups[(h.Index-1)/spreadSize], packages, files)
+		s, err := c.newServer(parent, h, firewall, groups[(h.Index-1)/spreadSize], packages, files)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", h.Name, err)
 		}
@@ -240,14 +249,15 @@ func servers(ctx *pulumi.Context, env Environment, c *cloud, parent pulumi.Resou
 	return out, nil
 }
 
-func newServer(ctx *pulumi.Context, env Environment, c *cloud, parent pulumi.Resource, h Host, firewall *hcloud.Firewall, group *hcloud.PlacementGroup, packages []string, files map[string]string) (*server, error) {
+func (c *cloud) newServer(parent pulumi.Resource, h Host, firewall *hcloud.Firewall, group *hcloud.PlacementGroup, packages []string, files map[string]string) (*server, error) {
+	ctx, env := c.ctx, c.env
 	t := env.Tiers[h.Tier]
-	s := &server{Host: h, key: &hostKey{}}
-	if err := ctx.RegisterResource(typeHostKey, h.Name, pulumi.Map{}, s.key, pulumi.Parent(parent),
+	key := &hostKey{}
+	if err := ctx.RegisterResource(typeHostKey, h.Name, pulumi.Map{}, key, pulumi.Parent(parent),
 		pulumi.AdditionalSecretOutputs([]string{"privateKey"})); err != nil {
 		return nil, err
 	}
-	userData := pulumi.All(s.key.PublicKey, secretOutput(s.key.PrivateKey)).ApplyT(func(v []any) (string, error) {
+	userData := pulumi.All(key.PublicKey, secretOutput(key.PrivateKey)).ApplyT(func(v []any) (string, error) {
 		return cloudinit.Render(cloudinit.Input{
 			Hostname:       h.CloudName,
 			User:           env.SSH.User,
@@ -268,8 +278,7 @@ func newServer(ctx *pulumi.Context, env Environment, c *cloud, parent pulumi.Res
 	if h.Tier == TierLB {
 		after = c.floatingIPs()
 	}
-	var err error
-	s.server, err = hcloud.NewServer(ctx, h.Name, &hcloud.ServerArgs{
+	made, err := hcloud.NewServer(ctx, h.Name, &hcloud.ServerArgs{
 		Name:              pulumi.String(h.CloudName),
 		ServerType:        pulumi.String(t.Type),
 		Image:             pulumi.String(t.Image),
@@ -294,17 +303,75 @@ func newServer(ctx *pulumi.Context, env Environment, c *cloud, parent pulumi.Res
 	if err != nil {
 		return nil, err
 	}
-	s.attachment, err = hcloud.NewServerNetwork(ctx, h.Name, &hcloud.ServerNetworkArgs{
-		ServerId:  number(s.server.ID()),
+	attachment, err := hcloud.NewServerNetwork(ctx, h.Name, &hcloud.ServerNetworkArgs{
+		ServerId:  number(made.ID()),
 		NetworkId: number(c.network.ID()),
 		Ip:        pulumi.String(h.Address.String()),
 	},
 		pulumi.Parent(parent),
 		pulumi.DependsOn([]pulumi.Resource{c.subnets[h.Tier]}),
-		pulumi.DeletedWith(s.server),
+		pulumi.DeletedWith(made),
 		pulumi.DeleteBeforeReplace(true),
 	)
-	return s, err
+	if err != nil {
+		return nil, err
+	}
+	return &server{
+		Host: h, address: made.Ipv4Address, hostKey: key.PublicKey, user: env.SSH.User, port: env.SSH.Port,
+		made: made, ready: []pulumi.Resource{attachment},
+	}, nil
+}
+
+func (c *cloud) vip() virtualIP { return floating{c} }
+
+// floating are the floating IPs that the load balancers claim through the API.
+type floating struct{ *cloud }
+
+func (f floating) describe(_ Host, in *keepalived.Input) error {
+	in.Endpoint, in.IPv4, in.IPv6 = endpoint(), f.env.VIP.IPv4, f.env.VIP.IPv6
+	return nil
+}
+
+func (f floating) fill(s *server) (values, secrets pulumi.StringMap) {
+	values = pulumi.StringMap{keepalived.ServerValue: s.made.ID().ToStringOutput()}
+	if f.ipv4 != nil {
+		values[keepalived.IDValue("ipv4")] = f.ipv4.ID().ToStringOutput()
+		values[keepalived.AddressValue("ipv4")] = f.ipv4.IpAddress
+	}
+	if f.ipv6 != nil {
+		values[keepalived.IDValue("ipv6")] = f.ipv6.ID().ToStringOutput()
+		values[keepalived.AddressValue("ipv6")] = f.addressIPv6()
+	}
+	return values, pulumi.StringMap{keepalived.TokenSecret: pulumi.String(f.vipToken)}
+}
+
+func (f floating) export() (addresses pulumi.Map, url pulumi.StringInput) {
+	addresses = pulumi.Map{}
+	if f.ipv6 != nil {
+		address := f.addressIPv6()
+		addresses["ipv6"] = address
+		url = pulumi.Sprintf("http://[%s]/", address)
+	}
+	if f.ipv4 != nil {
+		addresses["ipv4"] = f.ipv4.IpAddress
+		url = pulumi.Sprintf("http://%s/", f.ipv4.IpAddress)
+	}
+	return addresses, url
+}
+
+// addressIPv6 is one address of the floating IP's /64: the cloud routes all of it.
+func (f floating) addressIPv6() pulumi.StringOutput {
+	return f.ipv6.IpAddress.ApplyT(func(a string) (string, error) {
+		base, err := netip.ParseAddr(strings.TrimSuffix(a, "/64"))
+		if err != nil {
+			return "", fmt.Errorf("the cloud gave an IPv6 floating IP that cannot be read: %w", err)
+		}
+		b := base.As16()
+		if b[15] == 0 {
+			b[15] = 1
+		}
+		return net.IP(b[:]).String(), nil
+	}).(pulumi.StringOutput)
 }
 
 // firewallRules lets the world reach the load balancers' web ports, and the

@@ -17,18 +17,12 @@ type loadBalancers struct{}
 func (loadBalancers) title() string { return "LoadBalancer" }
 
 func (loadBalancers) describe(p *plan, h Host) (desired.Host, error) {
-	t := p.env.Tiers[h.Tier]
-	debian, err := t.debian()
-	if err != nil {
-		return desired.Host{}, err
-	}
 	proxy, err := haproxy.Render(haproxy.Input{
-		Debian:       debian,
+		Debian:       h.Debian,
 		Host:         h.Name,
 		Address:      h.Address,
-		MemoryMB:     p.machines[h.Tier].memoryMB,
-		Web:          p.peers(TierWeb),
-		WebPort:      webPort,
+		MemoryMB:     p.sizes[h.Name].memoryMB,
+		Web:          p.peers(TierWeb, p.env.webPort),
 		Monitors:     p.env.Monitors,
 		DebugHeaders: p.env.DebugHeaders,
 	})
@@ -41,16 +35,11 @@ func (loadBalancers) describe(p *plan, h Host) (desired.Host, error) {
 			others = append(others, a)
 		}
 	}
-	mover, err := keepalived.Render(keepalived.Input{
-		Debian:   debian,
-		Host:     h.Name,
-		Address:  h.Address,
-		Index:    h.Index,
-		Peers:    others,
-		Endpoint: endpoint(),
-		IPv4:     p.env.VIP.IPv4,
-		IPv6:     p.env.VIP.IPv6,
-	})
+	in := keepalived.Input{Debian: h.Debian, Host: h.Name, Address: h.Address, Index: h.Index, Peers: others}
+	if err := p.vip.describe(h, &in); err != nil {
+		return desired.Host{}, err
+	}
+	mover, err := keepalived.Render(in)
 	if err != nil {
 		return desired.Host{}, err
 	}
@@ -60,14 +49,6 @@ func (loadBalancers) describe(p *plan, h Host) (desired.Host, error) {
 func (loadBalancers) firstBoot() (map[string]string, error) { return nil, nil }
 
 func (loadBalancers) fill(p *plan, s *server) (values, secrets pulumi.StringMap, err error) {
-	values = pulumi.StringMap{"server.id": s.server.ID().ToStringOutput()}
-	if p.cloud.ipv4 != nil {
-		values["vip.ipv4.id"] = p.cloud.ipv4.ID().ToStringOutput()
-		values["vip.ipv4.address"] = p.cloud.ipv4.IpAddress
-	}
-	if p.cloud.ipv6 != nil {
-		values["vip.ipv6.id"] = p.cloud.ipv6.ID().ToStringOutput()
-		values["vip.ipv6.address"] = p.vipIPv6()
-	}
-	return values, pulumi.StringMap{"vip.token": pulumi.String(p.vipToken)}, nil
+	values, secrets = p.vip.fill(s)
+	return values, secrets, nil
 }

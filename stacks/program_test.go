@@ -39,6 +39,8 @@ type mocks struct {
 	sshKeys []any
 	// types are the server types that the cloud has.
 	types map[string]resource.PropertyMap
+	// calls are what the cloud was asked.
+	calls []string
 }
 
 func property(v any) resource.PropertyValue { return resource.NewPropertyValue(v) }
@@ -76,6 +78,9 @@ func (m *mocks) NewResource(args pulumi.MockResourceArgs) (string, resource.Prop
 }
 
 func (m *mocks) Call(args pulumi.MockCallArgs) (resource.PropertyMap, error) {
+	m.mu.Lock()
+	m.calls = append(m.calls, args.Token)
+	m.mu.Unlock()
 	switch args.Token {
 	case "hcloud:index/getServerType:getServerType":
 		name := args.Args["name"].StringValue()

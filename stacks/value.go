@@ -139,8 +139,9 @@ func (v value) yes(fallback bool) bool {
 	return fallback
 }
 
-// texts reads a list of texts, each with the key that names it.
-func (v value) texts() []value {
+// list reads a list, each element with the key that names it. An element is never
+// absent, so that a null in the list is reported by whoever reads it.
+func (v value) list() []value {
 	if v.absent() {
 		return nil
 	}
@@ -152,7 +153,20 @@ func (v value) texts() []value {
 	out := make([]value, 0, len(list))
 	for i, d := range list {
 		item := value{key: fmt.Sprintf("%s[%d]", v.key, i), data: d, p: v.p}
-		if _, ok := d.(string); !ok {
+		if d == nil {
+			item.p.add(item.key, "must not be empty")
+			continue
+		}
+		out = append(out, item)
+	}
+	return out
+}
+
+// texts reads a list of texts, each with the key that names it.
+func (v value) texts() []value {
+	var out []value
+	for _, item := range v.list() {
+		if _, ok := item.data.(string); !ok {
 			item.wrong("text")
 			continue
 		}

@@ -14,20 +14,15 @@ func (webServers) title() string { return "Web" }
 
 func (webServers) describe(p *plan, h Host) (desired.Host, error) {
 	t := p.env.Tiers[h.Tier]
-	debian, err := t.debian()
-	if err != nil {
-		return desired.Host{}, err
-	}
 	return nginx.Render(nginx.Input{
-		Debian:         debian,
+		Debian:         h.Debian,
 		Host:           h.Name,
 		Address:        h.Address,
-		Port:           webPort,
-		MemoryMB:       p.machines[h.Tier].memoryMB,
-		Cores:          p.machines[h.Tier].cores,
+		Port:           p.env.webPort(h),
+		MemoryMB:       p.sizes[h.Name].memoryMB,
+		Cores:          p.sizes[h.Name].cores,
 		LBs:            p.addresses(TierLB),
-		App:            p.peers(TierApp),
-		AppPort:        uint16(p.env.Application.Port),
+		App:            p.peers(TierApp, func(Host) uint16 { return uint16(p.env.Application.Port) }),
 		Application:    p.env.Application.Name,
 		Static:         p.release.static,
 		ImmutablePaths: t.Options.ImmutablePaths,

@@ -113,7 +113,8 @@ func CheckCores(n int) error {
 	return nil
 }
 
-// CheckServers refuses an empty list, doubled names and doubled addresses.
+// CheckServers refuses an empty list, a server without a port, doubled names
+// and doubled addresses.
 func CheckServers(what string, servers []Server) error {
 	if len(servers) == 0 {
 		return refuse(what, "", "but there has to be at least one host")
@@ -124,6 +125,9 @@ func CheckServers(what string, servers []Server) error {
 			return err
 		}
 		if err := CheckAddress(what, s.Address); err != nil {
+			return err
+		}
+		if err := CheckPort("the port of "+s.Name, s.Port); err != nil {
 			return err
 		}
 		if names[s.Name] || addresses[s.Address] {

@@ -203,7 +203,9 @@ func everything(t *testing.T, debian int, m machine, server int64, address netip
 	if err != nil {
 		t.Fatal(err)
 	}
-	self := func(name string) []templates.Server { return []templates.Server{{Name: name, Address: address}} }
+	self := func(name string, port uint16) []templates.Server {
+		return []templates.Server{{Name: name, Address: address, Port: port}}
+	}
 	any4 := netip.MustParsePrefix("0.0.0.0/0")
 	var parts []desired.Host
 	add := func(part desired.Host, err error) {
@@ -218,7 +220,7 @@ func everything(t *testing.T, debian int, m machine, server int64, address netip
 		User: m.User, AuthorizedKeys: []string{strings.TrimSpace(string(public))}, SSHPort: 22, AllowFrom: []netip.Prefix{any4},
 	}))
 	add(postgresql.Render(postgresql.Input{
-		Debian: debian, Address: address, Port: 5432, MemoryMB: 1024, Cores: 2, Application: "hello", AppNetwork: netip.PrefixFrom(address, 32),
+		Debian: debian, Address: address, Port: 5432, MemoryMB: 1024, Cores: 2, Application: "hello", AppNetworks: []netip.Prefix{netip.PrefixFrom(address, 32)}, Shared: true,
 	}))
 	add(application.Render(application.Input{
 		Debian: debian, Host: "app-1", Address: address, Port: 8080, Processes: 2, Name: "hello", Release: whole, Command: "bin/hello", Health: "/",
@@ -227,10 +229,10 @@ func everything(t *testing.T, debian int, m machine, server int64, address netip
 	}))
 	add(nginx.Render(nginx.Input{
 		Debian: debian, Host: "web-1", Address: address, Port: 8081, MemoryMB: 1024, Cores: 2, LBs: []netip.Addr{address},
-		App: self("app-1"), AppPort: 8080, Application: "hello", Static: &static, DebugHeaders: true, Monitors: []netip.Prefix{any4},
+		App: self("app-1", 8080), Application: "hello", Static: &static, DebugHeaders: true, Monitors: []netip.Prefix{any4},
 	}))
 	add(haproxy.Render(haproxy.Input{
-		Debian: debian, Host: "lb-1", Address: address, MemoryMB: 512, Web: self("web-1"), WebPort: 8081, DebugHeaders: true, Monitors: []netip.Prefix{any4},
+		Debian: debian, Host: "lb-1", Address: address, MemoryMB: 512, Web: self("web-1", 8081), DebugHeaders: true, Monitors: []netip.Prefix{any4},
 	}))
 	add(keepalived.Render(keepalived.Input{
 		Debian: debian, Host: "lb-1", Address: address, Index: 1, Endpoint: env["HCLOUD_ENDPOINT"], IPv4: true,

@@ -29,8 +29,11 @@ var ErrConflict = errors.New("two parts of a host's configuration disagree")
 type Server struct {
 	// Name is the short name within the environment, such as web-1.
 	Name string
-	// Address is its address in the private network.
+	// Address is its address in the private network, and Port where it listens
+	// there. Hosts of one tier may differ in it: a web host that shares its machine
+	// with a load balancer cannot have that one's port.
 	Address netip.Addr
+	Port    uint16
 }
 
 // functions are what templates may call besides text/template's own.

@@ -147,10 +147,10 @@ func TestAddressesAreThoseOfOneHost(t *testing.T) {
 
 func TestServersAreDistinct(t *testing.T) {
 	a, b := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
-	if err := CheckServers("tier", []Server{{"web-1", a}, {"web-2", b}}); err != nil {
+	if err := CheckServers("tier", []Server{{"web-1", a, 80}, {"web-2", b, 8081}}); err != nil {
 		t.Error(err)
 	}
-	for _, list := range [][]Server{nil, {{"web-1", a}, {"web-1", b}}, {{"web-1", a}, {"web-2", a}}, {{"web;1", a}}} {
+	for _, list := range [][]Server{nil, {{"web-1", a, 80}, {"web-1", b, 80}}, {{"web-1", a, 80}, {"web-2", a, 80}}, {{"web;1", a, 80}}, {{"web-1", a, 0}}} {
 		if err := CheckServers("tier", list); !errors.Is(err, ErrInput) {
 			t.Errorf("%v: %v", list, err)
 		}

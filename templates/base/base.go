@@ -25,6 +25,8 @@ const (
 	Rules = "/etc/nftables.d/"
 	// Sysctl is the folder of kernel settings.
 	Sysctl = "/etc/sysctl.d/"
+	// Owner is the file that says whose a host is that infractl did not make.
+	Owner = "/etc/infractl/host"
 )
 
 // Host is one host of the environment, for /etc/hosts.
@@ -32,6 +34,8 @@ type Host struct {
 	// Name is the host name, such as lab-web-1; Short is its name within the
 	// environment, such as web-1.
 	Name, Short string
+	// Aliases are the short names of further hosts that are on the same machine.
+	Aliases []string
 	// Address is its address in the private network.
 	Address netip.Addr
 }
@@ -51,6 +55,10 @@ type Input struct {
 	Hosts []Host
 	// User is the only one who may log in. It exists already.
 	User string
+	// Owner is set for hosts that infractl did not make. It says whose the host is,
+	// such as "shop web-1", and is kept in the file Owner. The login user may be
+	// root on such a host, and its host keys are those that it came with.
+	Owner string
 	// AuthorizedKeys are User's public keys, one line each.
 	AuthorizedKeys []string
 	// SSHPort is where sshd listens.
@@ -76,7 +84,11 @@ func (in Input) Validate() error {
 	if err := templates.CheckUser("the login user", in.User); err != nil {
 		return err
 	}
-	if in.User == "root" {
+	if in.Owner != "" {
+		if err := templates.CheckLine("whose the host is", in.Owner); err != nil {
+			return err
+		}
+	} else if in.User == "root" {
 		return fmt.Errorf("%w: the login user is root, but logins are for a user with sudo", templates.ErrInput)
 	}
 	if err := templates.CheckPort("the SSH port", in.SSHPort); err != nil {
@@ -84,7 +96,7 @@ func (in Input) Validate() error {
 	}
 	seen := map[string]bool{}
 	for _, h := range in.Hosts {
-		for _, name := range []string{h.Name, h.Short} {
+		for _, name := range append([]string{h.Name, h.Short}, h.Aliases...) {
 			if err := templates.CheckHost("a host's name", name); err != nil {
 				return err
 			}
@@ -180,6 +192,9 @@ func Render(in Input) (desired.Host, error) {
 	f.Add("/etc/hostname", "hostname.tmpl", desired.File{})
 	f.Add("/etc/hosts", "hosts.tmpl", desired.File{})
 	f.Add("/etc/cloud/cloud.cfg.d/99-infractl.cfg", "cloud.cfg.tmpl", desired.File{})
+	if in.Owner != "" {
+		f.Add(Owner, "host.tmpl", desired.File{})
+	}
 	if f.Err != nil {
 		return desired.Host{}, f.Err
 	}

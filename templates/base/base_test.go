@@ -69,6 +69,45 @@ func TestHostsOfOneTierUpgradeAtDifferentTimes(t *testing.T) {
 	}
 }
 
+// own is a host that infractl did not make, with two hosts' names.
+func own(debian int) Input {
+	in := typical(debian)
+	in.Name, in.User, in.Owner = "rack-7", "root", "lab web-2"
+	in.Hosts[2].Name, in.Hosts[2].Aliases = "rack-7", []string{"app-1"}
+	return in
+}
+
+func TestHostThatWasThereBeforeKeepsItsRootAndItsHostKeys(t *testing.T) {
+	for _, debian := range []int{12, 13} {
+		host, err := Render(own(debian))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for path, want := range map[string]string{
+			Owner:           "lab web-2\n",
+			"/etc/hostname": "rack-7\n",
+			"/etc/hosts":    "\n10.0.2.12 rack-7 web-2 app-1\n",
+			"/etc/ssh/sshd_config.d/10-infractl.conf": "\nAllowUsers root\nAuthorizedKeysFile /etc/ssh/authorized_keys.d/%u\nPermitRootLogin prohibit-password\n",
+		} {
+			if text := host.Files[path].Content; !strings.Contains(text, want) {
+				t.Errorf("%s is\n%s", path, text)
+			}
+		}
+		if text := host.Files["/etc/ssh/sshd_config.d/10-infractl.conf"].Content; strings.Contains(text, "HostKey ") {
+			t.Errorf("sshd would not show the key by which the host is known:\n%s", text)
+		}
+	}
+	in := own(13)
+	in.User = "ada"
+	host, err := Render(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text := host.Files["/etc/ssh/sshd_config.d/10-infractl.conf"].Content; !strings.Contains(text, "\nPermitRootLogin no\n") {
+		t.Errorf("root may log in beside ada:\n%s", text)
+	}
+}
+
 func TestInputThatCannotWorkIsRefused(t *testing.T) {
 	for name, change := range map[string]func(*Input){
 		"an unknown release":         func(in *Input) { in.Debian = 11 },
@@ -88,6 +127,8 @@ func TestInputThatCannotWorkIsRefused(t *testing.T) {
 		"a crooked range":            func(in *Input) { in.AllowFrom = []netip.Prefix{netip.MustParsePrefix("10.0.0.1/8")} },
 		"a host that is not listed":  func(in *Input) { in.Hosts = in.Hosts[:1] },
 		"two hosts with one address": func(in *Input) { in.Hosts[0].Address = in.Hosts[1].Address },
+		"an alias with a quote":      func(in *Input) { in.Hosts[0].Aliases = []string{`a"b`} },
+		"an owner of two lines":      func(in *Input) { in.Owner = "lab\nweb-2" },
 		"a host name with a quote":   func(in *Input) { in.Hosts[0].Name = `a"b` },
 	} {
 		in := typical(13)

@@ -52,9 +52,8 @@ type Input struct {
 	Address netip.Addr
 	// MemoryMB is the host's memory in MiB.
 	MemoryMB int
-	// Web are the hosts behind it, and WebPort where their nginx listens.
-	Web     []templates.Server
-	WebPort uint16
+	// Web are the hosts behind it.
+	Web []templates.Server
 	// Monitors are the ranges that may read metrics; none means nobody.
 	Monitors []netip.Prefix
 	// DebugHeaders tells clients in X-Infractl-Lb who answered.
@@ -76,9 +75,6 @@ func (in Input) Validate() error {
 		return err
 	}
 	if err := templates.CheckServers("the web tier", in.Web); err != nil {
-		return err
-	}
-	if err := templates.CheckPort("the web tier's port", in.WebPort); err != nil {
 		return err
 	}
 	for _, p := range in.Monitors {

@@ -15,10 +15,10 @@ func typical(debian int) Input {
 	return Input{
 		Debian: debian, Host: "lb-1", Address: netip.MustParseAddr("10.0.1.11"), MemoryMB: 4096,
 		Web: []templates.Server{
-			{Name: "web-1", Address: netip.MustParseAddr("10.0.2.11")},
-			{Name: "web-2", Address: netip.MustParseAddr("10.0.2.12")},
+			{Name: "web-1", Address: netip.MustParseAddr("10.0.2.11"), Port: 80},
+			{Name: "web-2", Address: netip.MustParseAddr("10.0.2.12"), Port: 80},
 		},
-		WebPort: 80, Monitors: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16")},
+		Monitors: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16")},
 	}
 }
 
@@ -75,6 +75,20 @@ func TestConnectionsFollowMemory(t *testing.T) {
 	}
 }
 
+func TestWebHostsMayListenOnDifferentPorts(t *testing.T) {
+	in := typical(13)
+	in.Web[1].Port = 8081
+	host, err := Render(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"server web-1 10.0.2.11:80\n", "server web-2 10.0.2.12:8081\n", "server web-2 10.0.2.12:8081 track web/web-2"} {
+		if !strings.Contains(host.Files[config].Content, want) {
+			t.Errorf("haproxy.cfg does not say %q", want)
+		}
+	}
+}
+
 func TestInputThatCannotWorkIsRefused(t *testing.T) {
 	for name, change := range map[string]func(*Input){
 		"an unknown release":    func(in *Input) { in.Debian = 14 },
@@ -84,7 +98,7 @@ func TestInputThatCannotWorkIsRefused(t *testing.T) {
 		"no web host":           func(in *Input) { in.Web = nil },
 		"a server with a space": func(in *Input) { in.Web[0].Name = "web-1 10.6.6.6:80" },
 		"a server twice":        func(in *Input) { in.Web[1] = in.Web[0] },
-		"port zero":             func(in *Input) { in.WebPort = 0 },
+		"port zero":             func(in *Input) { in.Web[0].Port = 0 },
 		"a crooked range":       func(in *Input) { in.Monitors = []netip.Prefix{netip.MustParsePrefix("10.0.0.1/8")} },
 	} {
 		in := typical(13)

@@ -1,5 +1,21 @@
-// Package keepalived renders how the load balancers of a cloud environment agree
-// on who serves the virtual IP, and how the one that does claims it.
+// Package keepalived renders how the load balancers of an environment agree on
+// who serves the virtual IP, and how the one that does gets it.
+//
+// # On the wire
+//
+// Where the load balancers share a network that carries ARP, the virtual IP is an
+// address on an interface of the one that serves it (Input.Wire). keepalived puts
+// it there, tells the neighbours and takes it away again; it speaks VRRP with the
+// others, ten times a second, by the addresses that they have in that network. What
+// can be said about a load balancer's health is the same as in the cloud:
+//
+//   - infractl-lb-health asks HAProxy eight times a second whether it can serve,
+//     and writes the answer where keepalived sees it at once;
+//   - vip-state notes what keepalived has become, for scripts and people;
+//   - vip-drop takes the addresses away when keepalived is gone and could not;
+//   - vrrp-listen looks whether somebody else uses the same router ID.
+//
+// # In the cloud
 //
 // The cloud's network carries no ARP between servers, so an address cannot be
 // moved on the wire: the virtual IP is one or two floating IPs, configured on
@@ -35,6 +51,7 @@ import (
 	"net/netip"
 	"net/url"
 	"regexp"
+	"slices"
 
 	"github.com/infractl/infractl/provision/desired"
 	"github.com/infractl/infractl/templates"
@@ -76,6 +93,9 @@ type Input struct {
 	Endpoint string
 	// IPv4 and IPv6 say which floating IPs there are.
 	IPv4, IPv6 bool
+	// Wire is set where the virtual IPs are addresses on the wire, instead of
+	// Endpoint and floating IPs.
+	Wire *Wire
 }
 
 // endpointPath is what may follow the host in an endpoint.
@@ -105,6 +125,9 @@ func (in Input) Validate() error {
 		if a.Is4() != in.Address.Is4() {
 			return fmt.Errorf("%w: %s and its peer %s are of different address families", templates.ErrInput, in.Address, a)
 		}
+	}
+	if in.Wire != nil {
+		return in.Wire.validate(in)
 	}
 	if !in.IPv4 && !in.IPv6 {
 		return fmt.Errorf("%w: there is no floating IP to claim", templates.ErrInput)
@@ -139,67 +162,99 @@ func Render(in Input) (desired.Host, error) {
 	if err := in.Validate(); err != nil {
 		return desired.Host{}, fmt.Errorf("keepalived of %s: %w", in.Host, err)
 	}
-	type floating struct{ ID, Address string }
-	var addresses []floating
-	for family, wanted := range map[string]bool{"ipv4": in.IPv4, "ipv6": in.IPv6} {
-		if wanted {
-			addresses = append(addresses, floating{IDValue(family), AddressValue(family)})
-		}
-	}
-	if len(addresses) == 2 && addresses[0].ID > addresses[1].ID {
-		addresses[0], addresses[1] = addresses[1], addresses[0]
-	}
-	const folder = "/usr/local/lib/infractl/"
-	f := templates.Files{From: files, Data: struct {
-		Input
-		Priority, MaxPriority int
-		Monitor               uint16
-		Server, Token         string
-		Floating              []floating
-		Socket, Switches      string
-	}{in, priority(in.Index), priority(1), haproxy.MonitorPort, ServerValue, TokenSecret, addresses, haproxy.Socket, haproxy.Switches}}
+	f := templates.Files{From: files, Data: data{
+		Input: in, MaxPriority: priority(1), Instances: in.instances(), Links: in.links(),
+		Monitor: haproxy.MonitorPort,
+		Server:  ServerValue, Token: TokenSecret, Floating: in.floating(),
+		OnWire: in.onWire(), Probes: in.probes(), Speakers: in.speakers(), Socket: haproxy.Socket, Switches: haproxy.Switches,
+	}}
 	f.Add("/etc/keepalived/keepalived.conf", "keepalived.conf.tmpl", desired.File{Mode: "0640"})
 	f.Add("/etc/systemd/system/keepalived.service.d/infractl.conf", "keepalived.service.tmpl", desired.File{})
 	f.Copy(folder+"lb-health", "lb-health.sh", desired.File{Mode: "0755"})
 	f.Copy(folder+"lb-health-fresh", "lb-health-fresh.sh", desired.File{Mode: "0755"})
 	f.Add("/etc/systemd/system/infractl-lb-health.service", "lb-health.service.tmpl", desired.File{})
-	f.Copy(folder+"vip", "vip.sh", desired.File{Mode: "0755"})
 	f.Add("/etc/infractl/vip.env", "vip.env.tmpl", desired.File{})
-	f.Add("/etc/infractl/vip.curl", "vip.curl.tmpl", desired.File{Mode: "0600"})
-	f.Add("/etc/systemd/system/infractl-vip.service", "vip.service.tmpl", desired.File{})
-	f.Add("/etc/systemd/system/infractl-vip-address.service", "vip-address.service.tmpl", desired.File{})
-	f.Copy(folder+"vip-address", "vip-address.sh", desired.File{Mode: "0755"})
 	duty.Add(&f, "lb", true)
 	f.Add("/etc/nftables.d/keepalived.nft", "keepalived.nft.tmpl", desired.File{})
-	if f.Err != nil {
-		return desired.Host{}, f.Err
+	health := desired.Unit{
+		Name: "infractl-lb-health.service", Enabled: true, Active: true,
+		RestartOn: []string{folder + "lb-health"},
+		Health:    folder + "lb-health-fresh /run/infractl",
 	}
-	return desired.Host{
-		Packages: []string{"curl", "jq", "keepalived"},
-		Files:    f.Made,
-		Units: []desired.Unit{
+	mover := duty.Around(desired.Unit{
+		Name: "keepalived.service", Enabled: true, Active: true,
+		ReloadOn: []string{"/etc/keepalived/keepalived.conf", folder + "lb-health-fresh"},
+		// The folder of the tracked file has to be there already.
+		Validate: "mkdir -p /run/infractl && keepalived -t -f /etc/keepalived/keepalived.conf",
+		Health:   "systemctl is-active --quiet keepalived.service",
+	})
+	host := desired.Host{Packages: []string{"curl", "keepalived"}}
+	if in.Wire != nil {
+		f.Copy(folder+"vip-state", "vip-state.sh", desired.File{Mode: "0755"})
+		f.Copy(folder+"vip-drop", "vip-drop.sh", desired.File{Mode: "0755"})
+		f.Copy(folder+"vrrp-listen", "vrrp-listen.sh", desired.File{Mode: "0755"})
+		f.Add("/etc/sysctl.d/61-infractl-keepalived.conf", "sysctl.conf.tmpl", desired.File{})
+		mover.Validate += " && sh " + folder + in.listen()
+		host.Units = []desired.Unit{health, mover}
+	} else {
+		host.Packages = append(host.Packages, "jq")
+		f.Copy(folder+"vip", "vip.sh", desired.File{Mode: "0755"})
+		f.Add("/etc/infractl/vip.curl", "vip.curl.tmpl", desired.File{Mode: "0600"})
+		f.Add("/etc/systemd/system/infractl-vip.service", "vip.service.tmpl", desired.File{})
+		f.Add("/etc/systemd/system/infractl-vip-address.service", "vip-address.service.tmpl", desired.File{})
+		f.Copy(folder+"vip-address", "vip-address.sh", desired.File{Mode: "0755"})
+		host.Units = []desired.Unit{
 			{
 				Name: "infractl-vip-address.service", Enabled: true, Active: true,
 				RestartOn: []string{"/etc/infractl/vip.env", folder + "vip-address"},
 				Health:    folder + "vip-address check",
 			},
-			{
-				Name: "infractl-lb-health.service", Enabled: true, Active: true,
-				RestartOn: []string{folder + "lb-health"},
-				Health:    folder + "lb-health-fresh /run/infractl",
-			},
+			health,
 			{
 				Name: "infractl-vip.service", Enabled: true, Active: true,
 				RestartOn: []string{"/etc/infractl/vip.env", "/etc/infractl/vip.curl", folder + "vip"},
 				Health:    "systemctl is-active --quiet infractl-vip.service",
 			},
-			duty.Around(desired.Unit{
-				Name: "keepalived.service", Enabled: true, Active: true,
-				ReloadOn: []string{"/etc/keepalived/keepalived.conf", folder + "lb-health-fresh"},
-				// The folder of the tracked file has to be there already.
-				Validate: "mkdir -p /run/infractl && keepalived -t -f /etc/keepalived/keepalived.conf",
-				Health:   "systemctl is-active --quiet keepalived.service",
-			}),
-		},
-	}, nil
+			mover,
+		}
+	}
+	if f.Err != nil {
+		return desired.Host{}, f.Err
+	}
+	host.Files = f.Made
+	slices.Sort(host.Packages)
+	return host, nil
+}
+
+// folder is where scripts are on a host.
+const folder = duty.Folder
+
+// data is what the templates see.
+type data struct {
+	Input
+	MaxPriority      int
+	Instances        []instance
+	Links            []string
+	Monitor          uint16
+	Server, Token    string
+	Floating         []floating
+	OnWire           []string
+	Probes           []netip.Addr
+	Speakers         []speaker
+	Socket, Switches string
+}
+
+// floating names the values of a floating IP.
+type floating struct{ ID, Address string }
+
+// floating are the floating IPs that there are.
+func (in Input) floating() []floating {
+	var out []floating
+	if in.IPv4 {
+		out = append(out, floating{IDValue("ipv4"), AddressValue("ipv4")})
+	}
+	if in.IPv6 {
+		out = append(out, floating{IDValue("ipv6"), AddressValue("ipv6")})
+	}
+	return out
 }

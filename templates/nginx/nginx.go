@@ -49,9 +49,8 @@ type Input struct {
 	// LBs are the load balancers' private addresses: only they may connect,
 	// and only they are believed about where a request came from.
 	LBs []netip.Addr
-	// App are the hosts behind it, and AppPort where the application listens.
-	App     []templates.Server
-	AppPort uint16
+	// App are the hosts behind it.
+	App []templates.Server
 	// Application is the application's name, which names the folders under /srv.
 	Application string
 	// Static are the release's static files, or nil if it has none.
@@ -95,9 +94,6 @@ func (in Input) Validate() error {
 		}
 	}
 	if err := templates.CheckServers("the application tier", in.App); err != nil {
-		return err
-	}
-	if err := templates.CheckPort("the application's port", in.AppPort); err != nil {
 		return err
 	}
 	if err := templates.CheckUser("the application's name", in.Application); err != nil {

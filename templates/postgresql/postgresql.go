@@ -52,8 +52,14 @@ type Input struct {
 	Disk Disk
 	// Application is the name of the application's role and of its database.
 	Application string
-	// AppNetwork is the range of the application hosts' private addresses.
-	AppNetwork netip.Prefix
+	// AppNetworks are the ranges of the application hosts' private addresses.
+	AppNetworks []netip.Prefix
+	// Shared says that the host is one of other tiers, too. Then it can step aside
+	// for those, while the database goes on.
+	Shared bool
+	// Checksums turns on data checksums at the first start. It is for hosts that
+	// cannot have FirstBootFiles before their packages.
+	Checksums bool
 }
 
 // reserved are names that PostgreSQL and Debian use themselves.
@@ -87,7 +93,15 @@ func (in Input) Validate() error {
 	if reserved[in.Application] || len(in.Application) > 3 && in.Application[:3] == "pg_" {
 		return fmt.Errorf("%w: the application is called %q, which PostgreSQL keeps for itself; choose another name", templates.ErrInput, in.Application)
 	}
-	return templates.CheckPrefix("the application hosts' range", in.AppNetwork)
+	if len(in.AppNetworks) == 0 {
+		return fmt.Errorf("%w: there is no range of application hosts, so the database would answer nobody", templates.ErrInput)
+	}
+	for _, p := range in.AppNetworks {
+		if err := templates.CheckPrefix("the application hosts' range", p); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Version is the major version of PostgreSQL in a Debian release.
@@ -116,6 +130,7 @@ func Render(in Input) (desired.Host, error) {
 	version := Version(in.Debian)
 	const private = "/etc/infractl/postgresql/"
 	const check = "/usr/local/lib/infractl/postgresql-check"
+	const checksums = "/usr/local/lib/infractl/postgresql-checksums"
 	const roles = "infractl-postgresql-roles.service"
 	folder := fmt.Sprintf("/etc/postgresql/%d/main/", version)
 	server := fmt.Sprintf("postgresql@%d-main.service", version)
@@ -138,6 +153,9 @@ func Render(in Input) (desired.Host, error) {
 	f.Add(private+"server.key", "server.key.tmpl", postgres("0600"))
 	f.Add(private+"roles.sql", "roles.sql.tmpl", postgres("0600"))
 	f.Copy(check, "postgresql-check.sh", desired.File{Mode: "0755"})
+	if in.Checksums {
+		f.Copy(checksums, "postgresql-checksums.sh", desired.File{Mode: "0755"})
+	}
 	f.Add("/etc/systemd/system/"+server+".d/infractl.conf", "postgresql.service.tmpl", desired.File{})
 	f.Add("/etc/systemd/system/"+roles, "roles.service.tmpl", desired.File{})
 	f.Add("/etc/sysctl.d/61-infractl-postgresql.conf", "sysctl.conf.tmpl", desired.File{})

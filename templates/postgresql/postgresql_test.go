@@ -14,7 +14,7 @@ import (
 func typical(debian int) Input {
 	return Input{
 		Debian: debian, Address: netip.MustParseAddr("10.0.4.11"), Port: 5432, MemoryMB: 8192, Cores: 4,
-		Application: "guestbook", AppNetwork: netip.MustParsePrefix("10.0.3.0/24"),
+		Application: "guestbook", AppNetworks: []netip.Prefix{netip.MustParsePrefix("10.0.3.0/24")},
 	}
 }
 
@@ -91,6 +91,59 @@ func TestTuningFollowsTheHost(t *testing.T) {
 	}
 }
 
+func TestEveryRangeOfApplicationHostsIsLetIn(t *testing.T) {
+	in := typical(13)
+	in.AppNetworks = []netip.Prefix{netip.MustParsePrefix("10.0.3.11/32"), netip.MustParsePrefix("10.7.0.12/32")}
+	host, err := Render(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		"/etc/postgresql/17/main/pg_hba.conf": "hostssl  \"guestbook\"  \"guestbook\"  10.0.3.11/32  scram-sha-256\n" +
+			"hostssl  \"guestbook\"  \"guestbook\"  10.7.0.12/32  scram-sha-256\n",
+		"/etc/nftables.d/postgresql.nft": "\t\tip saddr 10.0.3.11/32 ip daddr 10.0.4.11 tcp dport 5432 accept\n" +
+			"\t\tip saddr 10.7.0.12/32 ip daddr 10.0.4.11 tcp dport 5432 accept\n",
+	} {
+		if text := host.Files[path].Content; !strings.Contains(text, want) {
+			t.Errorf("%s is\n%s", path, text)
+		}
+	}
+}
+
+func TestClusterThatWasMadeWithoutChecksumsGetsThem(t *testing.T) {
+	in := typical(12)
+	in.Checksums = true
+	host, err := Render(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unit := host.Files["/etc/systemd/system/postgresql@15-main.service.d/infractl.conf"].Content
+	script := host.Files["/usr/local/lib/infractl/postgresql-checksums"]
+	if !strings.HasSuffix(unit, "\nExecStartPre=-/usr/local/lib/infractl/postgresql-checksums 15\n") || script.Mode != "0755" {
+		t.Errorf("the unit has\n%s", unit)
+	}
+}
+
+func TestDatabaseDoesNotKeepOtherTiersFromSteppingAside(t *testing.T) {
+	for _, shared := range []bool{false, true} {
+		in := typical(13)
+		in.Shared = shared
+		host, err := Render(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := host.Files["/usr/local/lib/infractl/tiers/db"].Content
+		for _, function := range []string{"stop_taking() {", "in_flight() {", "take() {"} {
+			if strings.Contains(text, function) != shared {
+				t.Errorf("shared %v: the database's duties are\n%s", shared, text)
+			}
+		}
+		if _, ok := host.Files["/usr/local/lib/infractl/drain"]; ok {
+			t.Error("the database itself says that its host can be drained")
+		}
+	}
+}
+
 func TestInputThatCannotWorkIsRefused(t *testing.T) {
 	for name, change := range map[string]func(*Input){
 		"an unknown release":        func(in *Input) { in.Debian = 0 },
@@ -103,7 +156,8 @@ func TestInputThatCannotWorkIsRefused(t *testing.T) {
 		"the superuser":             func(in *Input) { in.Application = "postgres" },
 		"a name of the system's":    func(in *Input) { in.Application = "pg_read_all_data" },
 		"a keyword of pg_hba.conf":  func(in *Input) { in.Application = "all" },
-		"a crooked range":           func(in *Input) { in.AppNetwork = netip.MustParsePrefix("10.0.3.1/24") },
+		"nobody to answer":          func(in *Input) { in.AppNetworks = nil },
+		"a crooked range":           func(in *Input) { in.AppNetworks = []netip.Prefix{netip.MustParsePrefix("10.0.3.1/24")} },
 	} {
 		in := typical(13)
 		change(&in)
