@@ -88,12 +88,16 @@ func logIn(c *cli.Context) error {
 		fleet: f, host: h, known: filepath.Join(s.engine.Dir(), "known_hosts."+h.Name),
 		identity: os.Getenv(stacks.IdentityVariable), tty: c.Bool("tty"), config: c.Bool("config"), words: words,
 	}
-	args, err := l.arguments()
-	if err != nil {
-		return err
-	}
-	if err := l.pin(); err != nil {
-		return err
+	var args []string
+	if h.Own {
+		args = l.ownArguments()
+	} else {
+		if args, err = l.arguments(); err != nil {
+			return err
+		}
+		if err := l.pin(); err != nil {
+			return err
+		}
 	}
 	if agent := os.Getenv("SSH_AUTH_SOCK"); agent != "" {
 		variables = append(variables, "SSH_AUTH_SOCK="+agent)
@@ -179,6 +183,32 @@ func (l login) arguments() ([]string, error) {
 		args = append(args, "--", fleet.Command{Words: l.words}.Line())
 	}
 	return args, nil
+}
+
+// ownArguments is ssh's command line for a server that the user had before: it is
+// reached as always, by the user's own settings and known_hosts.
+func (l login) ownArguments() []string {
+	args := []string{"ssh", "-o", "StrictHostKeyChecking=yes"}
+	if l.host.Jump != "" {
+		args = append(args, "-J", l.host.Jump)
+	}
+	if l.host.Port != 0 {
+		args = append(args, "-p", strconv.Itoa(l.host.Port))
+	}
+	if l.host.User != "" {
+		args = append(args, "-l", l.host.User)
+	}
+	if l.tty {
+		args = append(args, "-t")
+	}
+	args = append(args, "--", l.host.Public)
+	switch {
+	case len(l.words) == 1:
+		args = append(args, l.words[0])
+	case len(l.words) > 1:
+		args = append(args, fleet.Command{Words: l.words}.Line())
+	}
+	return args
 }
 
 // sshWord writes a path as ssh_config(5) takes it: % is special, and spaces end

@@ -112,9 +112,11 @@ type hetzner struct {
 const apiTimeout = 30 * time.Second
 
 // newCloud makes a client from the same environment variables as the provider's.
-func newCloud(version string) (*hetzner, error) {
+func newCloud(version string, spec stacks.Environment) (*hetzner, error) {
 	token := os.Getenv("HCLOUD_TOKEN")
 	switch {
+	case token == "" && spec.Uses(stacks.TargetHosts) && !spec.Uses(stacks.TargetCloud):
+		return &hetzner{}, nil
 	case token == "":
 		return nil, fail(Invalid, "Set it, or put it into .env.<environment>.", "HCLOUD_TOKEN, the cloud's API token, is not set")
 	case len(token) != 64:
@@ -133,6 +135,10 @@ func newCloud(version string) (*hetzner, error) {
 		hcloud.WithPollOpts(hcloud.PollOpts{BackoffFunc: hcloud.ConstantBackoff(500 * time.Millisecond)}),
 	)}, nil
 }
+
+// none says that the environment has nothing in the cloud, and that there is no
+// token to ask it with.
+func (h *hetzner) none() bool { return h.client == nil }
 
 // explain turns an API error into one that says what to do.
 func (h *hetzner) explain(what string, err error) error {
@@ -164,6 +170,9 @@ func selector(environment string) hcloud.ListOpts {
 func id(n int64) string { return strconv.FormatInt(n, 10) }
 
 func (h *hetzner) inventory(ctx context.Context, environment string) (inventory, error) {
+	if h.none() {
+		return inventory{now: time.Now()}, nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, 2*apiTimeout)
 	defer cancel()
 	opts := selector(environment)
@@ -281,6 +290,9 @@ func number(text string) (int64, error) {
 }
 
 func (h *hetzner) exists(ctx context.Context, kind, ref string) (bool, error) {
+	if h.none() {
+		return false, fail(Invalid, "Set HCLOUD_TOKEN until infractl up has deleted it.", "the state still has a %s in the cloud", nouns[kind])
+	}
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	network, cidr, _ := strings.Cut(ref, "-")
@@ -460,6 +472,9 @@ func (h *hetzner) removeSubnet(ctx context.Context, ref string) error {
 }
 
 func (h *hetzner) catalog(ctx context.Context) (catalog, error) {
+	if h.none() {
+		return catalog{}, nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	c := catalog{types: map[string]*hcloud.ServerType{}, images: map[string]bool{}, locations: map[string]string{}}
@@ -494,6 +509,9 @@ func (h *hetzner) catalog(ctx context.Context) (catalog, error) {
 }
 
 func (h *hetzner) prices(ctx context.Context) (price.List, error) {
+	if h.none() {
+		return price.List{}, errors.New("servers of your own have no price list")
+	}
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	p, _, err := h.client.Pricing.Get(ctx)

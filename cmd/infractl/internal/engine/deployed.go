@@ -194,6 +194,9 @@ func (e *Engine) VIPHolders(ctx context.Context) ([]Holder, error) {
 }
 
 func (h *hetzner) holders(ctx context.Context, environment string) ([]Holder, error) {
+	if h.none() {
+		return nil, nil
+	}
 	var servers []*hcloud.Server
 	var ips []*hcloud.FloatingIP
 	opts := selector(environment)

@@ -110,7 +110,7 @@ func Diagnose(ctx context.Context, dir, environment, version string) []Check {
 		}
 		checks = append(checks, c)
 	}
-	cloud, err := newCloud(version)
+	cloud, err := newCloud(version, stacks.Environment{})
 	detail = ""
 	if err == nil {
 		detail = cloud.endpoint

@@ -108,7 +108,7 @@ func Open(ctx context.Context, s Settings) (*Engine, error) {
 	if err := e.Tools.searchPath(); err != nil {
 		return nil, err
 	}
-	if e.cloud, err = newCloud(s.Version); err != nil {
+	if e.cloud, err = newCloud(s.Version, e.Spec); err != nil {
 		return nil, err
 	}
 	where := backend(e.Project)
@@ -130,12 +130,15 @@ func (e *Engine) Preflight(ctx context.Context) error {
 	if err := checkTokens(e.Spec); err != nil {
 		return err
 	}
-	id, err := FindIdentity()
-	if err != nil {
-		return err
-	}
-	if err := id.authorized(e.Spec.SSH.AuthorizedKeys); err != nil {
-		return err
+	// How the user's own servers are logged in to is up to their ssh_config.
+	if e.Spec.Uses(stacks.TargetCloud) {
+		id, err := FindIdentity()
+		if err != nil {
+			return err
+		}
+		if err := id.authorized(e.Spec.SSH.AuthorizedKeys); err != nil {
+			return err
+		}
 	}
 	if err := parallel(
 		func() (err error) { e.offers, err = e.cloud.catalog(ctx); return err },

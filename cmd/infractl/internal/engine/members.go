@@ -48,13 +48,18 @@ func members(st *state) []Member {
 			Name: r.name(), Server: names[r.name()],
 			Public: text(r.Outputs["address"]), HostKey: text(r.Outputs["hostKey"]),
 		}}
+		m.Own, _ = r.Outputs["own"].(bool)
+		m.Jump = text(r.Outputs["jump"])
 		m.Tier, m.Index = place(m.Name)
-		if m.Public == "" || m.HostKey == "" {
+		if m.Public == "" || m.HostKey == "" && !m.Own {
 			continue // it was never reached
 		}
 		port := 0
 		if n, ok := r.Outputs["port"].(json.Number); ok {
 			port, _ = strconv.Atoi(n.String()) // 0 is the usual one
+		}
+		if m.Own {
+			m.User, m.Port = text(r.Outputs["user"]), port
 		}
 		m.Fleet = &fleet.Fleet{Hosts: []fleet.Host{m.Host}, User: text(r.Outputs["user"]), Port: port}
 		out = append(out, m)

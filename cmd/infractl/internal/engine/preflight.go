@@ -32,9 +32,15 @@ func checkCatalog(spec stacks.Environment, c catalog) []stacks.Problem {
 			add(key+"image", "the cloud does not offer image %q", image)
 		}
 	}
+	if spec.Uses(stacks.TargetHosts) && !spec.Uses(stacks.TargetCloud) {
+		return nil
+	}
 	checkPlace("infractl:", spec.Location, spec.Image)
 	for _, name := range stacks.TierNames() {
 		t := spec.Tiers[name]
+		if t.Target == stacks.TargetHosts {
+			continue
+		}
 		key := "infractl:tiers." + name
 		// A tier without a word of its own has the environment's mistake.
 		if t.Location != spec.Location || t.Image != spec.Image {
@@ -238,6 +244,9 @@ func (id Identity) authorized(keys []string) error {
 
 // checkTokens fails if the load balancers' token is missing or is the operator's.
 func checkTokens(spec stacks.Environment) error {
+	if spec.Tiers[stacks.TierLB].Target == stacks.TargetHosts {
+		return nil // the virtual IP is on the wire
+	}
 	token := os.Getenv(stacks.VIPTokenVariable)
 	if token == "" && spec.VIPToken != "" {
 		return nil // in the configuration, encrypted; the program looks at it

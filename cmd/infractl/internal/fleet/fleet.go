@@ -26,8 +26,15 @@ type Host struct {
 	// Public and Private are its addresses.
 	Public  string `json:"public"`
 	Private string `json:"private"`
-	// HostKey is its public key, as a line of authorized_keys.
-	HostKey string `json:"hostKey"`
+	// HostKey is its public key, as a line of authorized_keys; for a server that the
+	// user had before, also its fingerprint, or nothing.
+	HostKey string `json:"hostKey,omitempty"`
+	// Own says that the user had the server before. User, Port and Jump are how to
+	// log in there, as far as they are not the fleet's or ssh_config's.
+	Own  bool   `json:"own,omitempty"`
+	User string `json:"user,omitempty"`
+	Port int    `json:"port,omitempty"`
+	Jump string `json:"jump,omitempty"`
 }
 
 // Fleet is all hosts of an environment, load balancers first.
@@ -68,8 +75,14 @@ func New(outputs map[string]any) (*Fleet, error) {
 			h.Public, _ = m["public"].(string)
 			h.Private, _ = m["private"].(string)
 			h.HostKey, _ = m["hostKey"].(string)
+			h.Own, _ = m["own"].(bool)
+			h.User, _ = m["user"].(string)
+			h.Jump, _ = m["jump"].(string)
+			if port, ok := m["port"].(float64); ok {
+				h.Port = int(port)
+			}
 			h.Index, _ = strconv.Atoi(strings.TrimPrefix(h.Name, tier+"-"))
-			if h.Name == "" || h.Public == "" || h.HostKey == "" {
+			if h.Name == "" || h.Public == "" || h.HostKey == "" && !h.Own {
 				return nil, fmt.Errorf("the environment's outputs say too little about a host of tier %s; run up again", tier)
 			}
 			f.Hosts = append(f.Hosts, h)
@@ -111,7 +124,11 @@ func (f *Fleet) Tier(tier string) []Host {
 
 // Target is how a host is reached.
 func (f *Fleet) Target(h Host) provision.Target {
-	return provision.Target{Name: h.Name, Address: h.Public, Port: f.Port, User: f.User, HostKey: h.HostKey}
+	t := provision.Target{Name: h.Name, Address: h.Public, Port: f.Port, User: f.User, HostKey: h.HostKey}
+	if h.Own {
+		t.Own, t.Jump, t.Port, t.User = true, h.Jump, h.Port, h.User
+	}
+	return t
 }
 
 // Connect logs in to a host.
