@@ -89,9 +89,10 @@ func logIn(c *cli.Context) error {
 		identity: os.Getenv(stacks.IdentityVariable), tty: c.Bool("tty"), config: c.Bool("config"), words: words,
 	}
 	var args []string
-	if h.Own {
-		args = l.ownArguments()
+	if _, err := l.hostKey(); h.Own && err != nil {
+		args = l.ownArguments() // no key is pinned, or only its fingerprint
 	} else {
+		l.config = l.config || h.Own
 		if args, err = l.arguments(); err != nil {
 			return err
 		}
@@ -174,8 +175,17 @@ func (l login) arguments() ([]string, error) {
 	if l.tty {
 		args = append(args, "-t")
 	}
-	port := l.fleet.Port
-	args = append(args, "-p", strconv.Itoa(port), "-l", l.fleet.User, l.host.Public)
+	t := l.fleet.Target(l.host)
+	if t.Jump != "" {
+		args = append(args, "-J", t.Jump)
+	}
+	if t.Port != 0 {
+		args = append(args, "-p", strconv.Itoa(t.Port))
+	}
+	if t.User != "" {
+		args = append(args, "-l", t.User)
+	}
+	args = append(args, l.host.Public)
 	switch {
 	case len(l.words) == 1:
 		args = append(args, "--", l.words[0])

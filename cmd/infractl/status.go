@@ -18,6 +18,7 @@ import (
 	"github.com/infractl/infractl/cmd/infractl/internal/health"
 	"github.com/infractl/infractl/cmd/infractl/internal/screen"
 	"github.com/infractl/infractl/provision/desired"
+	"github.com/infractl/infractl/stacks"
 )
 
 const (
@@ -102,8 +103,10 @@ func status(c *cli.Context) error {
 	o := &health.Observer{
 		Environment: s.engine.Environment,
 		HealthPath:  s.engine.Spec.Application.Health,
-		Holders:     s.engine.VIPHolders,
 		Apart:       stateAge,
+	}
+	if s.engine.Spec.Tiers[stacks.TierLB].Target != stacks.TargetHosts {
+		o.Holders = s.engine.VIPHolders
 	}
 	defer o.Close()
 	if err := s.know(o); err != nil {

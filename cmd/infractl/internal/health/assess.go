@@ -380,6 +380,9 @@ func (a *assessment) assessVIP() {
 		held[h.Family] = strings.TrimPrefix(h.Server, a.Environment+"-")
 	}
 	for _, family := range []string{"ipv4", "ipv6"} {
+		if a.wire && len(a.Masters) == 1 {
+			held[family] = a.Masters[0]
+		}
 		if address := a.fleet.VIP[family]; address != "" {
 			a.VIP = append(a.VIP, VIP{Family: family, Address: address, Holder: held[family]})
 		}
@@ -402,7 +405,7 @@ func (a *assessment) assessVIP() {
 	case len(a.Masters) == 0 && unheard == 0:
 		a.add(rankVIP, Broken, "", wait, "no load balancer believes to be the master of the virtual IP")
 	}
-	if a.cloudErr != nil {
+	if a.cloudErr != nil || a.wire {
 		return
 	}
 	for _, v := range a.VIP {

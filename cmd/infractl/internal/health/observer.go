@@ -40,7 +40,8 @@ type Observer struct {
 	// HealthPath is the path that answers 200 when the application can serve;
 	// empty if it is not known.
 	HealthPath string
-	// Holders asks the cloud who holds the virtual IPs.
+	// Holders asks the cloud who holds the virtual IPs. It is nil where they are on
+	// the wire, and the load balancers' own word is all there is.
 	Holders func(context.Context) ([]engine.Holder, error)
 	// Described says what should be on the hosts, by name. It may take its
 	// time: hosts are asked for the rest meanwhile. Nil, or an error, means that
@@ -77,6 +78,7 @@ type seenDrift struct {
 type facts struct {
 	site     Site
 	holders  []engine.Holder
+	wire     bool
 	cloudErr error
 	readings map[string]*reading
 	errors   map[string]error
@@ -98,7 +100,10 @@ func (o *Observer) Look(ctx context.Context, limit time.Duration) Snapshot {
 	f := facts{readings: map[string]*reading{}, errors: map[string]error{}, slow: map[string]bool{}, drifts: map[string]*Drift{}, limit: limit, before: o.before, runs: o.Runs}
 	var wg sync.WaitGroup
 	wg.Go(func() { f.site = ask(ctx, o.Fleet.URL, o.HealthPath) })
-	wg.Go(func() { f.holders, f.cloudErr = o.Holders(ctx) })
+	f.wire = o.Holders == nil
+	if !f.wire {
+		wg.Go(func() { f.holders, f.cloudErr = o.Holders(ctx) })
+	}
 	wg.Go(func() {
 		_ = fleet.Each(ctx, o.Fleet.Hosts, func(ctx context.Context, h fleet.Host) error { // errors are facts
 			r, d, err := o.host(ctx, h)
