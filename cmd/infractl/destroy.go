@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -42,15 +43,22 @@ func destroy(c *cli.Context) error {
 		s.reporter.Finish()
 		return err
 	}
-	servers, objects := s.engine.Holdings()
-	if !s.engine.Exists() || objects == 0 {
+	servers, objects, own := s.engine.Holdings()
+	if !s.engine.Exists() || objects+own == 0 {
 		s.reporter.Finish()
 		fmt.Fprintf(os.Stderr, "%s: there is nothing to destroy\n", s.engine.Environment)
 		return s.forget()
 	}
 	if !c.Bool("yes") {
 		s.reporter.Finish()
-		question := fmt.Sprintf("This deletes %d servers of %s with everything on them. Type the environment's name to go on:", servers, s.engine.Environment)
+		var what []string
+		if servers > 0 || own == 0 {
+			what = append(what, fmt.Sprintf("deletes %d servers of %s with everything on them", servers, s.engine.Environment))
+		}
+		if own > 0 {
+			what = append(what, fmt.Sprintf("stops what infractl runs on %d servers of your own and takes its files away", own))
+		}
+		question := fmt.Sprintf("This %s. Type the environment's name to go on:", strings.Join(what, ", and "))
 		if err := confirm(c, question, s.engine.Environment); err != nil {
 			return err
 		}

@@ -51,8 +51,9 @@ func (e *Engine) ReadyToDestroy(ctx context.Context, forget bool) error {
 	return e.settleForDestroy(ctx, forget)
 }
 
-// Holdings counts what the state knows in the cloud: servers, and objects in all.
-func (e *Engine) Holdings() (servers, objects int) {
+// Holdings counts what the state knows: servers and objects in all in the cloud,
+// and servers of the user's own that infractl has configured.
+func (e *Engine) Holdings() (servers, objects, own int) {
 	for _, r := range e.state.resources() {
 		if r.Type == typeServer {
 			servers++
@@ -60,8 +61,11 @@ func (e *Engine) Holdings() (servers, objects int) {
 		if r.ID != "" && nouns[r.Type] != "" {
 			objects++
 		}
+		if yes, _ := r.Outputs["own"].(bool); yes && r.Type == typeConfiguration {
+			own++
+		}
 	}
-	return servers, objects
+	return servers, objects, own
 }
 
 // Leftovers reports what still carries the environment's labels.
