@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/user"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -350,18 +351,34 @@ func holder() string {
 }
 
 // Remove takes from the host what h put there: its units are stopped and
-// disabled and its files removed. Guarded units stay up, since they are the way
-// to the host, but lose their files. Packages, users and data stay.
+// disabled and its files removed. Guarded units, which are the way to the host,
+// stay up, and keep the files that they are named for. Parts of Debian that run
+// anyway stay up too, by their own settings. Packages, users and data stay.
 func (c *Conn) Remove(ctx context.Context, h desired.Host, o Options) (Result, error) {
-	var rest desired.Host
-	rest.Secrets = h.Secrets
+	return c.Apply(ctx, remains(h), o)
+}
+
+// remains is what is left of h on a host from which it is removed.
+func remains(h desired.Host) desired.Host {
+	rest := desired.Host{Files: map[string]desired.File{}, Values: h.Values, Secrets: h.Secrets}
 	for i := len(h.Units) - 1; i >= 0; i-- {
 		u := h.Units[i]
 		u.Validate, u.Health, u.Before, u.After = "", "", "", ""
-		if !u.Guarded {
+		if u.Guarded {
+			for _, name := range slices.Concat(u.ReloadOn, u.RestartOn) {
+				if f, ok := h.Files[name]; ok {
+					rest.Files[name] = f
+				}
+			}
+		} else if !system(u.Name) {
 			u.Enabled, u.Active = false, false
 		}
 		rest.Units = append(rest.Units, u)
 	}
-	return c.Apply(ctx, rest, o)
+	return rest
+}
+
+// system says whether a unit is a part of Debian that runs on every host.
+func system(unit string) bool {
+	return strings.HasPrefix(unit, "systemd-") || strings.HasPrefix(unit, "apt-")
 }
