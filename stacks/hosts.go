@@ -2,10 +2,11 @@ package stacks
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 
@@ -140,7 +141,9 @@ func (s *OwnServer) in(network netip.Prefix) (netip.Addr, bool) {
 }
 
 // endpoint is where SSH reaches a server, to tell servers apart.
-func (s *OwnServer) endpoint() string { return net.JoinHostPort(s.Address, fmt.Sprint(s.Port)) }
+func (s *OwnServer) endpoint() string {
+	return net.JoinHostPort(strings.ToLower(s.Address), strconv.Itoa(s.Port))
+}
 
 // networks are the ranges in which the hosts of a tier have their private
 // addresses: the tier's subnet in the cloud, else each host by itself.

@@ -29,7 +29,7 @@ const spareKey = "spare"
 
 // Names by which servers and what is on them can be called.
 var (
-	sshName       = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?$`)
+	sshName       = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}$`)
 	jumpHosts     = regexp.MustCompile(`^[A-Za-z0-9._@:,%\[\]-]+$`)
 	interfaceName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,14}$`)
 	hostName      = regexp.MustCompile(`^(` + strings.Join(TierNames(), "|") + `)-[0-9]+$`)
@@ -97,8 +97,6 @@ func decodeServer(v value, e Environment) *OwnServer {
 	} else if !sshName.MatchString(s.Address) {
 		v.p.add(f["address"].key, "must be an IP address or a name by which SSH reaches the server, not %q", s.Address)
 		return nil
-	} else {
-		s.Address = strings.ToLower(s.Address)
 	}
 	if text := f["private"].text(""); text != "" {
 		a, err := netip.ParseAddr(text)

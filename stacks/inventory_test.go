@@ -97,6 +97,13 @@ func TestPrivateAddressIsTheOneForSSHIfNoneIsSet(t *testing.T) {
 	}
 }
 
+func TestAddressCanBeANameOfTheOperatorsSSHConfiguration(t *testing.T) {
+	e := decodeGood(t, racks(strings.Replace(apart, `"address":"192.0.2.22"`, `"address":"Rack_22"`, 1)))
+	if a := e.TierHosts(TierWeb)[1].Own.Address; a != "Rack_22" {
+		t.Errorf("it becomes %s", a)
+	}
+}
+
 func TestTiersTakeWhatTheyAreGivenAndThenSpareServers(t *testing.T) {
 	on := func(tiers string) string {
 		t.Helper()

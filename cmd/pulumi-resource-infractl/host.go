@@ -216,6 +216,21 @@ func (c *configuration) read(ctx context.Context, req plugin.ReadRequest) (plugi
 	return response, c.plain(err, redact)
 }
 
+// ownerFile says on a host of the user's own whose it is, such as "shop web-1": the
+// stack and the name of the configuration.
+const ownerFile = "/etc/infractl/host"
+
+// heir is whose a host is that another configuration has taken over since, or empty.
+// A server can change its job in one run: then the old configuration is deleted
+// after the new one was made, and must not take away what belongs to that one.
+func heir(owner string, urn resource.URN, name string) string {
+	owner = strings.TrimSpace(owner)
+	if owner == urn.Stack().String()+" "+name {
+		return ""
+	}
+	return owner
+}
+
 // remove takes everything off a host that outlives the resource.
 func (c *configuration) remove(ctx context.Context, req plugin.DeleteRequest) error {
 	var in hostInputs
@@ -233,6 +248,16 @@ func (c *configuration) remove(ctx context.Context, req plugin.DeleteRequest) er
 		return c.plain(err, redact)
 	}
 	defer conn.Close()
+	if in.Own {
+		owner, err := conn.Run(ctx, "look whose host it is", "cat "+ownerFile+" 2>/dev/null || :")
+		if err != nil {
+			return c.plain(err, redact)
+		}
+		if other := heir(string(owner), req.URN, in.Name); other != "" {
+			c.log(pulumirpc.LogSeverity_INFO, req.URN, in.Name+": its server is now "+other+", so nothing is removed from it", false)
+			return nil
+		}
+	}
 	if _, err := conn.Remove(ctx, in.Host, provision.Options{Progress: c.progress(req.URN, redact)}); err != nil {
 		return c.plain(err, redact)
 	}

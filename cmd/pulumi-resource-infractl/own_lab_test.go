@@ -103,6 +103,18 @@ Host *
 	if err != nil {
 		t.Fatal(err)
 	}
+	// The server has got another job in the meantime.
+	t.Setenv("INFRACTL_SSH_IDENTITY", identity)
+	onHost(t, target, "mkdir -p /etc/infractl && echo lab app-1 >/etc/infractl/host")
+	t.Cleanup(func() { onHost(t, target, "rm -f /etc/infractl/host") })
+	t.Setenv("INFRACTL_SSH_IDENTITY", "")
+	if _, err := stack.Destroy(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("INFRACTL_SSH_IDENTITY", identity)
+	if got := onHost(t, target, "cat /etc/plugintest/own"); got != "reached" {
+		t.Errorf("what belongs to another configuration was removed: %q", got)
+	}
 	for _, word := range []string{"open sesame", "open key", "anna", key} {
 		if strings.Contains(string(stored), word) {
 			t.Errorf("the state holds %q", word)

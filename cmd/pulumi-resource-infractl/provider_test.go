@@ -603,3 +603,14 @@ func closedPort(t *testing.T) int {
 	defer l.Close()
 	return l.Addr().(*net.TCPAddr).Port
 }
+
+func TestServerThatGotAnotherJobIsNotStripped(t *testing.T) {
+	urn := resource.NewURN("shop", "infractl", "", "infractl:host:Configuration", "web-3")
+	for owner, want := range map[string]string{
+		"shop web-3\n": "", "": "", "shop app-3\n": "shop app-3", "staging web-3\n": "staging web-3",
+	} {
+		if got := heir(owner, urn, "web-3"); got != want {
+			t.Errorf("%q: %q, not %q", owner, got, want)
+		}
+	}
+}
