@@ -330,7 +330,7 @@ func TestDaemonsTakeEveryFileAndServeARequest(t *testing.T) {
 			"keepalived -t -f /etc/keepalived/keepalived.conf": "",
 			"sshd -t":                      "",
 			"nft -c -f /etc/nftables.conf": "",
-			"systemd-analyze verify app-hello.service infractl-lb-health.service infractl-vip.service infractl-vip-address.service infractl-postgresql-roles.service": "",
+			"systemd-analyze verify app-hello@1.service infractl-lb-health.service infractl-vip.service infractl-vip-address.service infractl-postgresql-roles.service": "",
 			"apt-config dump >/dev/null": "",
 		} {
 			out, err := m.run(t, command)

@@ -101,7 +101,6 @@ func builtBinaries(t *testing.T) string {
 		for name, pkg := range map[string]string{
 			"infractl":                 "./cmd/infractl",
 			"pulumi-resource-infractl": "./cmd/infractl/internal/hostless",
-			"pulumi-language-go":       "./cmd/infractl/internal/languagehost",
 		} {
 			build := exec.Command("go", "build", "-o", filepath.Join(binaries.dir, name), pkg)
 			build.Dir = root

@@ -7,10 +7,8 @@ import (
 	"encoding/json"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -233,44 +231,4 @@ func TestTwoRunsAtATime(t *testing.T) {
 		t.Errorf("the second run did not wait:\n%s", r.stderr)
 	}
 	s.agree()
-}
-
-func TestPlainPulumiUpDoesTheSame(t *testing.T) {
-	s := newSite(t, 0)
-	variables, err := os.ReadFile(filepath.Join(s.dir, ".env.test"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	env := append(append([]string{}, s.env...), strings.Split(string(variables), "\n")...)
-	env = append(env, "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION=true", "PULUMI_SKIP_UPDATE_CHECK=true")
-	pulumi := func(args ...string) (string, error) {
-		cmd := exec.Command(filepath.Join(s.bin, "pulumi"), append(args, "--non-interactive")...)
-		cmd.Dir, cmd.Env = s.dir, env
-		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-		out, err := cmd.CombinedOutput()
-		return string(out), err
-	}
-	if out, err := pulumi("stack", "init", "test"); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	if out, err := pulumi("up", "--yes", "--stack", "test"); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	s.agree()
-	r := s.must(0, "up", "--yes")
-	if !strings.Contains(r.stderr, "test: no changes;") {
-		t.Errorf("infractl up after pulumi up changes something:\n%s", r.stderr)
-	}
-	// And the other way round.
-	if out, err := pulumi("up", "--yes", "--stack", "test", "--expect-no-changes"); err != nil {
-		t.Errorf("pulumi up after infractl up changes something: %v\n%s", err, out)
-	}
-	if err := os.Rename(filepath.Join(s.dir, "Pulumi.yaml"), filepath.Join(s.dir, "old.yaml")); err != nil {
-		t.Fatal(err)
-	}
-	s.write("Pulumi.yaml", "name: infractl\nruntime: go\nmain: "+checkoutDir(t)+"/cmd/environment\nplugins:\n  providers:\n    - {name: infractl, path: nothing}\n", 0o644)
-	s.write("nothing/.keep", "", 0o644)
-	if out, err := pulumi("up", "--yes", "--stack", "test"); err == nil || !strings.Contains(out, "run ./scripts/build first") {
-		t.Errorf("without the plugin, pulumi up does not say what to do: %v\n%s", err, out)
-	}
 }

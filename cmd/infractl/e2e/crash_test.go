@@ -9,7 +9,6 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
-
 	"slices"
 	"strings"
 	"syscall"
@@ -18,7 +17,8 @@ import (
 )
 
 // small is a whole environment on as few hosts as there can be, so that it can
-// be made and unmade many times.
+// be made and unmade many times. Tests that need no other run side by side, after
+// those that share the site and look at the clock.
 var small = map[string]string{
 	"infractl:tiers": "{lb: {count: 1, type: cx23}, web: {count: 1, type: cx23}, app: {count: 1, type: cx23}, db: {count: 1, type: cx33}}",
 }
@@ -96,6 +96,7 @@ func requireWhole(t *testing.T, p *project) {
 }
 
 func TestKilledAtRandomMomentsTheNextUpConverges(t *testing.T) {
+	t.Parallel()
 	p := newSmall(t, "kill")
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -124,6 +125,7 @@ func TestKilledAtRandomMomentsTheNextUpConverges(t *testing.T) {
 }
 
 func TestInterruptedOnceItStopsInOrderAndTheNextUpGoesOn(t *testing.T) {
+	t.Parallel()
 	p := newSmall(t, "interrupt")
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()

@@ -69,6 +69,7 @@ func TestAnAPIErrorIsToldClearlyAndTheNextUpConverges(t *testing.T) {
 }
 
 func TestAnEnvironmentWithADeadHostCanBeDestroyed(t *testing.T) {
+	t.Parallel()
 	p := newSmall(t, "dying")
 	p.up(t)
 	order(t, "killing app-1", func(ctx context.Context) error { return faults(t).Kill(ctx, "dying-app-1") })
@@ -76,6 +77,7 @@ func TestAnEnvironmentWithADeadHostCanBeDestroyed(t *testing.T) {
 }
 
 func TestAServerThatDoesNotComeUpIsNamedAndTheNextUpConverges(t *testing.T) {
+	t.Parallel()
 	p := newSmall(t, "dead")
 	addFault(t, api.Fault{Kind: api.FaultNeverBoots, Name: "dead-web-1"})
 	// Not the five minutes that a real cloud is given.

@@ -83,6 +83,7 @@ func (p *project) history(t *testing.T) []string {
 // TestOneRunAtATime meets runs in the middle of a change, so each part changes
 // something on all hosts.
 func TestOneRunAtATime(t *testing.T) {
+	t.Parallel()
 	p := newSmall(t, "lock")
 	p.up(t)
 	headers := false

@@ -72,6 +72,7 @@ func TestPlainPulumiUpDoesTheSame(t *testing.T) {
 }
 
 func TestPlainPulumiUpInACheckoutWhereNothingWasBuiltNamesTheCommand(t *testing.T) {
+	t.Parallel()
 	clone := filepath.Join(t.TempDir(), "clone")
 	if out, err := exec.Command("git", "clone", "--quiet", checkout(), clone).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)

@@ -93,6 +93,7 @@ func requireWords(t *testing.T, r run, words ...string) {
 }
 
 func TestASavedPlanIsWhatUpDoesOrNothingIsDone(t *testing.T) {
+	t.Parallel()
 	p := newSmall(t, "planned")
 	plan := filepath.Join(p.dir, "plan.json")
 	p.wants(t, 2, "preview", "--save", plan, "--detailed-exitcode")
@@ -132,6 +133,7 @@ func TestASavedPlanIsWhatUpDoesOrNothingIsDone(t *testing.T) {
 }
 
 func TestHostsThatChangeAlikeAreShownOnce(t *testing.T) {
+	t.Parallel()
 	p := newSmall(t, "alike", map[string]string{"infractl:tiers": "{lb: {count: 1, type: cx23}, web: {count: 2, type: cx23}, app: {count: 1, type: cx23}, db: {count: 1, type: cx33}}"})
 	p.up(t)
 	for _, name := range []string{"web-1", "web-2"} {
@@ -160,6 +162,7 @@ func TestHostsThatChangeAlikeAreShownOnce(t *testing.T) {
 }
 
 func TestDriftShowsWhatWasDoneByHandAndTouchesNothing(t *testing.T) {
+	t.Parallel()
 	p := newSmall(t, "drifted", map[string]string{"infractl:tiers": "{lb: {count: 2, type: cx23}, web: {count: 2, type: cx23}, app: {count: 1, type: cx23}, db: {count: 1, type: cx33}}"})
 	p.up(t)
 	ip := p.outputs(t).VIP.IPv4

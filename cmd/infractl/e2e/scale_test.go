@@ -115,6 +115,7 @@ func (p *project) config(t *testing.T) string {
 }
 
 func TestScalingConvergesWhateverHappensToIt(t *testing.T) {
+	t.Parallel()
 	p := newSmall(t, "scaling")
 	p.up(t)
 

@@ -203,6 +203,7 @@ func TestNoSecretStandsInTheStateInPlaintext(t *testing.T) {
 // Every daemon's own checker judges its files on the way, and every daemon has
 // to be healthy with them.
 func TestAnEnvironmentOfDebian12ServesToo(t *testing.T) {
+	t.Parallel()
 	p := newSmall(t, "bookworm", map[string]string{"infractl:image": "debian-12", "infractl:vip": "{ipv4: true, ipv6: true}"})
 	r := p.up(t)
 	report(os.Stdout, "up of four hosts with Debian 12", "%.1f s", r.took.Seconds())
