@@ -294,7 +294,7 @@ func TestFollowedLogsLoseNothingWhenAHostIsPoweredOff(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var errs strings.Builder
+	var errs text
 	cmd.Stderr = &errs
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -322,12 +322,17 @@ func TestFollowedLogsLoseNothingWhenAHostIsPoweredOff(t *testing.T) {
 			defer mu.Unlock()
 			for i := 1; i <= n; i++ {
 				if seen[fmt.Sprint("mark-", i)] == 0 {
-					return fmt.Errorf("mark %d is not: %v", i, seen)
+					return fmt.Errorf("mark %d is not: %v\n%s", i, seen, &errs)
 				}
 			}
 			return nil
 		})
 	}
+	defer func() {
+		if t.Failed() {
+			t.Logf("the journal of web-2:\n%s", site.on(t, "web-2", "journalctl --no-pager --unit=marks; ls -l /var/log/journal/*"))
+		}
+	}()
 	time.Sleep(3 * time.Second) // until it listens
 	mark("web-1")
 	mark("web-2")

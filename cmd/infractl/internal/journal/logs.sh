@@ -28,8 +28,9 @@ journal() {
 	else
 		journalctl ${since:+"--since=@$since"} ${lines:+"--lines=$lines"} "$@" || status=$?
 	fi
-	# 1 without a word means that no entry has the pattern.
-	[ "$status" -le 1 ] || exit "$status"
+	# With a pattern, 1 means that no entry has it. Otherwise the journal could not be
+	# read, as in the moment in which a file that a crash left is set aside.
+	[ "$status" = 0 ] || { [ "$status" = 1 ] && [ -n "$pattern" ]; } || exit "$status"
 	[ -n "$follow" ] || exit 0
 	echo "@live"
 	# Following shows nothing from before the host booted, whatever the cursor says.
