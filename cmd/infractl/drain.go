@@ -188,7 +188,7 @@ func (o *operation) holderLast(hosts []fleet.Host) ([]fleet.Host, error) {
 	if balancers < 2 {
 		return hosts, nil
 	}
-	holder, _, err := o.engine.VIPHolder(o.c.Context)
+	holder, _, err := o.holder(o.c.Context)
 	if err != nil {
 		return nil, err
 	}

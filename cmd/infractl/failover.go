@@ -17,11 +17,9 @@ import (
 )
 
 const (
-	// movePatience is how long the cloud may go on routing the virtual IP to a
-	// load balancer that has given it away.
+	// movePatience is how long the virtual IP may go on being where it was given away.
 	movePatience = 30 * time.Second
-	// moveInterval is the pause between two questions to the cloud, which
-	// counts them.
+	// moveInterval is the pause between two questions; the cloud counts them.
 	moveInterval = 300 * time.Millisecond
 )
 
@@ -117,8 +115,8 @@ func (m *move) prepare(to string) (already bool, err error) {
 		}
 		m.to = h.Name
 	}
-	m.reporter.Phase("asking the cloud for the holder")
-	holder, apart, err := m.engine.VIPHolder(ctx)
+	m.reporter.Phase("asking who holds the virtual IP")
+	holder, apart, err := m.holder(ctx)
 	if err != nil {
 		return false, err
 	}
@@ -126,7 +124,7 @@ func (m *move) prepare(to string) (already bool, err error) {
 		return true, nil
 	}
 	if m.from, err = m.fleet.Host(holder); err != nil {
-		return false, &engine.Error{Kind: engine.Failed, Err: errors.New("the cloud routes the virtual IP to none of the load balancers"),
+		return false, &engine.Error{Kind: engine.Failed, Err: errors.New("none of the load balancers holds the virtual IP"),
 			Advice: "A healthy one claims it within seconds. If none does, look at their journal: infractl-vip.service."}
 	}
 	if err := m.fleet.UndrainStaying(ctx, func(h fleet.Host) bool { return h.Tier == stacks.TierLB }, m.say); err != nil {
@@ -209,11 +207,11 @@ func (m *move) run(ctx context.Context) error {
 	return nil
 }
 
-// watch asks the cloud until the virtual IP is where it should be.
+// watch asks until the virtual IP is where it should be.
 func (m *move) watch(ctx context.Context, began time.Time) error {
-	last := "the cloud was not asked"
+	last := "nobody was asked where it is"
 	for {
-		holder, apart, err := m.engine.VIPHolder(ctx)
+		holder, apart, err := m.holder(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return errors.New(last)
@@ -224,9 +222,9 @@ func (m *move) watch(ctx context.Context, began time.Time) error {
 			m.say("the virtual IP is at %s after %.1f s", holder, m.took.Seconds())
 			return nil
 		default:
-			last = "the cloud routes it to " + word(holder, "nobody")
+			last = "it is with " + word(holder, "nobody")
 			if apart {
-				last = "the cloud routes its two families to different hosts"
+				last = "its two families are with different hosts"
 			}
 		}
 		select {
@@ -275,7 +273,7 @@ func (m *move) undo() error {
 
 // confirm looks once more, now that all may take the virtual IP again.
 func (m *move) confirm(ctx context.Context) error {
-	holder, apart, err := m.engine.VIPHolder(ctx)
+	holder, apart, err := m.holder(ctx)
 	if err == nil && (apart || holder != m.landed) {
 		err = &engine.Error{Kind: engine.Failed, Err: fmt.Errorf("the virtual IP moved to %s, and then on to %s", m.landed, word(holder, "nobody")),
 			Advice: "Look at the journals of keepalived.service and infractl-vip.service on the load balancers."}

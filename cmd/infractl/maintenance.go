@@ -35,6 +35,16 @@ type operation struct {
 	began time.Time
 }
 
+// holder is the short name of the load balancer that has the virtual IP, or nothing
+// if none has it: the cloud knows to which it is routed, and on a wire they know
+// themselves. apart says that it is with more than one.
+func (o *operation) holder(ctx context.Context) (name string, apart bool, err error) {
+	if o.engine.Spec.Tiers[stacks.TierLB].Target == stacks.TargetHosts {
+		return o.fleet.Holder(ctx)
+	}
+	return o.engine.VIPHolder(ctx)
+}
+
 // operate opens the environment for a command that works on its hosts without
 // Pulumi. Unless the command only looks, nobody else may change it meanwhile.
 func operate(c *cli.Context, looksOnly bool) (*operation, error) {
@@ -212,7 +222,7 @@ func (o *operation) roll(w rolling.Work, hosts []fleet.Host, done, unchanged str
 	w.Patience = wellPatience
 	w.Force = forced
 	w.Last = func(ctx context.Context) (string, error) {
-		holder, _, err := o.engine.VIPHolder(ctx)
+		holder, _, err := o.holder(ctx)
 		return holder, err
 	}
 	w.Waiting = func(h fleet.Host, missing string) { o.reporter.Phase("%s: waiting: %s", h.Name, missing) }

@@ -16,38 +16,8 @@ import (
 	"time"
 )
 
-// small is a whole environment on as few hosts as there can be, so that it can
-// be made and unmade many times. Tests that need no other run side by side, after
-// those that share the site and look at the clock.
-var small = map[string]string{
-	"infractl:tiers": "{lb: {count: 1, type: cx23}, web: {count: 1, type: cx23}, app: {count: 1, type: cx23}, db: {count: 1, type: cx33}}",
-}
-
-// newSmall is a small environment of the test's own, removed at its end, after
-// which the cloud must hold nothing of it.
-func newSmall(t *testing.T, env string, changes ...map[string]string) *project {
-	t.Helper()
-	config := maps.Clone(small)
-	for _, c := range changes {
-		maps.Copy(config, c)
-	}
-	p, err := newProject(t.TempDir(), env, config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if r := p.infractl("destroy", "-e", env, "--yes"); r.code != 0 {
-			t.Errorf("%v", r)
-		}
-		if left := p.inCloud(t); len(left) > 0 {
-			t.Errorf("destroy left in the cloud: %v", left)
-		}
-	})
-	return p
-}
-
-// requireWhole fails unless the environment serves, the cloud holds exactly
-// what its outputs name, and another up has nothing to do.
+// requireWhole fails unless the environment serves, has exactly the hosts that its
+// outputs name, and another up has nothing to do.
 func requireWhole(t *testing.T, p *project) {
 	t.Helper()
 	o := p.outputs(t)
@@ -58,30 +28,7 @@ func requireWhole(t *testing.T, p *project) {
 		}
 		return err
 	})
-	var known []string
-	for _, hosts := range o.Hosts {
-		for _, h := range hosts {
-			known = append(known, "server "+p.env+"-"+h.Name)
-		}
-	}
-	var servers []string
-	for _, one := range p.inCloud(t) {
-		if strings.HasPrefix(one, "server ") {
-			servers = append(servers, one)
-		}
-	}
-	slices.Sort(known)
-	slices.Sort(servers)
-	if !slices.Equal(known, servers) {
-		t.Errorf("the cloud has %v, the environment knows %v", servers, known)
-	}
-	seen := map[string]bool{}
-	for _, one := range p.inCloud(t) {
-		if seen[one] {
-			t.Errorf("the cloud has %s twice", one)
-		}
-		seen[one] = true
-	}
+	p.requireOnly(t, o)
 	if r := p.up(t); !strings.Contains(r.stdout+r.stderr, "no changes") {
 		t.Errorf("another up finds something to do: %v", r)
 	}

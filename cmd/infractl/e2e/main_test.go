@@ -7,11 +7,8 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"strings"
 	"testing"
 	"time"
-
-	"github.com/hetznercloud/hcloud-go/v2/hcloud"
 
 	theLab "github.com/infractl/infractl/lab"
 )
@@ -49,7 +46,7 @@ func TestMain(m *testing.M) {
 			return fail(err)
 		}
 		defer func() { _ = control.ChangeSettings(context.Background(), settings) }()
-		p, err := newProject(dir, "e2e", nil)
+		p, err := newSite(dir)
 		if err != nil {
 			return fail(err)
 		}
@@ -58,6 +55,9 @@ func TestMain(m *testing.M) {
 		defer func() {
 			if r := p.infractl("destroy", "-e", p.env, "--yes"); r.code != 0 {
 				fmt.Fprintln(os.Stderr, r)
+			}
+			if err := p.release(); err != nil {
+				fail(err)
 			}
 		}()
 		began := time.Now()
@@ -91,73 +91,10 @@ func fail(err error) int {
 	return 1
 }
 
-// cloud is a client of the API with the operator's token.
-func (p *project) cloud() *hcloud.Client {
-	vars := p.variables()
-	return hcloud.NewClient(hcloud.WithEndpoint(vars["HCLOUD_ENDPOINT"]), hcloud.WithToken(vars["HCLOUD_TOKEN"]))
-}
-
-// inCloud lists everything that carries the environment's label, as "kind name".
-func (p *project) inCloud(t *testing.T) []string {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	c := p.cloud()
-	opts := hcloud.ListOpts{LabelSelector: "infractl-environment=" + p.env}
-	var found []string
-	add := func(kind string, names []string, err error) {
-		if err != nil {
-			t.Fatalf("listing %s: %v", kind, err)
-		}
-		for _, name := range names {
-			found = append(found, kind+" "+name)
-		}
-	}
-	servers, err := c.Server.AllWithOpts(ctx, hcloud.ServerListOpts{ListOpts: opts})
-	add("server", names(servers, func(s *hcloud.Server) string { return s.Name }), err)
-	networks, err := c.Network.AllWithOpts(ctx, hcloud.NetworkListOpts{ListOpts: opts})
-	add("network", names(networks, func(n *hcloud.Network) string { return n.Name }), err)
-	firewalls, err := c.Firewall.AllWithOpts(ctx, hcloud.FirewallListOpts{ListOpts: opts})
-	add("firewall", names(firewalls, func(f *hcloud.Firewall) string { return f.Name }), err)
-	ips, err := c.FloatingIP.AllWithOpts(ctx, hcloud.FloatingIPListOpts{ListOpts: opts})
-	add("floating IP", names(ips, func(f *hcloud.FloatingIP) string { return f.Name }), err)
-	groups, err := c.PlacementGroup.AllWithOpts(ctx, hcloud.PlacementGroupListOpts{ListOpts: opts})
-	add("placement group", names(groups, func(g *hcloud.PlacementGroup) string { return g.Name }), err)
-	keys, err := c.SSHKey.AllWithOpts(ctx, hcloud.SSHKeyListOpts{ListOpts: opts})
-	add("SSH key", names(keys, func(k *hcloud.SSHKey) string { return k.Name }), err)
-	return found
-}
-
 func names[T any](all []T, name func(T) string) []string {
 	var out []string
 	for _, one := range all {
 		out = append(out, name(one))
 	}
 	return out
-}
-
-// holder is the short name of the host that the cloud routes the virtual IP to.
-func (p *project) holder(t *testing.T, ip string) string {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	all, err := p.cloud().FloatingIP.All(ctx)
-	if err != nil {
-		t.Fatalf("asking the cloud for the virtual IP: %v", err)
-	}
-	for _, f := range all {
-		if f.IP.String() != ip {
-			continue
-		}
-		if f.Server == nil {
-			return ""
-		}
-		s, _, err := p.cloud().Server.GetByID(ctx, f.Server.ID)
-		if err != nil || s == nil {
-			t.Fatalf("asking the cloud for server %d: %v", f.Server.ID, err)
-		}
-		return strings.TrimPrefix(s.Name, p.env+"-")
-	}
-	t.Fatalf("the cloud knows no floating IP %s", ip)
-	return ""
 }

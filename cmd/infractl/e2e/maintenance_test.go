@@ -1,11 +1,10 @@
-//go:build lab
+//go:build lab && !hosts
 
 package e2e
 
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"strings"
@@ -13,28 +12,6 @@ import (
 	"testing"
 	"time"
 )
-
-// requireCode fails unless a command ended with a code and said all of the words.
-func requireCode(t *testing.T, r run, code int, words ...string) {
-	t.Helper()
-	for _, w := range words {
-		if !strings.Contains(r.stdout+r.stderr, w) {
-			t.Errorf("it does not say %q", w)
-		}
-	}
-	if r.code != code {
-		t.Errorf("exit code %d, not %d", r.code, code)
-	}
-	if t.Failed() {
-		t.Fatalf("%v", r)
-	}
-}
-
-// drainedBecause is why a host says that it is drained; nothing if it is not.
-func drainedBecause(t *testing.T, host string) string {
-	t.Helper()
-	return strings.TrimSpace(site.on(t, host, "cat /run/infractl/drained 2>/dev/null || true"))
-}
 
 // bootOf says which boot of a host this is.
 func bootOf(t *testing.T, host string) string {
@@ -97,38 +74,6 @@ func TestWhatACutOffCommandDrainedIsUndrainedByTheNextUp(t *testing.T) {
 	}
 	if t.Failed() {
 		t.Logf("%v", r)
-	}
-}
-
-func TestTheVirtualIPMovesOnPurpose(t *testing.T) {
-	requireEveryLoadBalancerReady(t)
-	from := site.holder(t, site.VIP.IPv4)
-	to := map[string]string{"lb-1": "lb-2", "lb-2": "lb-1"}[from]
-	r := site.infractl("failover", "--to", to, "--json", "-e", site.env)
-	requireCode(t, r, 0)
-	var result struct {
-		From, To string
-		Moved    float64
-	}
-	if err := json.Unmarshal([]byte(r.stdout), &result); err != nil || result.From != from || result.To != to || result.Moved <= 0 {
-		t.Errorf("%+v, %v", result, err)
-	}
-	report(os.Stdout, "virtual IP moved on purpose", "%.1f s, the command %.1f s", result.Moved, r.took.Seconds())
-	if now := site.holder(t, site.VIP.IPv4); now != to {
-		t.Errorf("the virtual IP is at %s", now)
-	}
-	for _, host := range []string{from, to} {
-		if reason := drainedBecause(t, host); reason != "" {
-			t.Errorf("%s is still drained: %s", host, reason)
-		}
-	}
-	requireCode(t, site.infractl("failover", "--to", to, "-e", site.env), 0, to+" holds the virtual IP already")
-	// There is nobody left to take it.
-	requireCode(t, site.infractl("drain", from, "-e", site.env), 0)
-	t.Cleanup(func() { site.infractl("undrain", from, "-e", site.env) })
-	requireCode(t, site.infractl("failover", "-e", site.env), 2, from+" is drained (by ")
-	if now := site.holder(t, site.VIP.IPv4); now != to {
-		t.Errorf("the virtual IP is at %s", now)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -43,36 +44,45 @@ func checkout() string {
 type project struct {
 	dir string
 	env string
+	// machines are what the lab calls the hosts that were there before.
+	machines map[string]string
+	// base is what always differs from the committed lab environment.
+	base map[string]string
 }
 
 // newProject makes a project directory whose environment has the configuration
 // of the committed lab environment, changed by the given key=YAML pairs.
 func newProject(dir, env string, changes map[string]string) (*project, error) {
-	root := checkout()
 	p := &project{dir: dir, env: env}
+	return p, p.write(changes)
+}
+
+// write writes the project directory.
+func (p *project) write(changes map[string]string) error {
+	root := checkout()
 	project := fmt.Sprintf("name: infractl\nruntime: go\nmain: %s\nplugins:\n  providers:\n    - name: infractl\n      path: %s\n",
 		filepath.Join(root, "cmd/environment"), filepath.Join(root, "bin"))
-	if err := os.WriteFile(filepath.Join(dir, "Pulumi.yaml"), []byte(project), 0o644); err != nil {
-		return nil, err
+	if err := os.WriteFile(filepath.Join(p.dir, "Pulumi.yaml"), []byte(project), 0o644); err != nil {
+		return err
 	}
 	if err := p.configure(changes); err != nil {
-		return nil, err
+		return err
 	}
 	credentials, err := os.ReadFile(filepath.Join(root, ".env.lab"))
 	if err != nil {
-		return nil, fmt.Errorf("the lab is not up (`infractl lab up` in the checkout): %w", err)
+		return fmt.Errorf("the lab is not up (`infractl lab up` in the checkout): %w", err)
 	}
 	// State of its own, so that a broken test cannot spoil another's.
 	lines := strings.Split(strings.TrimSpace(string(credentials)), "\n")
 	for i, line := range lines {
 		if strings.HasPrefix(line, "PULUMI_BACKEND_URL=") {
-			lines[i] = "PULUMI_BACKEND_URL=file://" + filepath.Join(dir, "state")
+			lines[i] = "PULUMI_BACKEND_URL=file://" + filepath.Join(p.dir, "state")
 		}
 	}
-	if err := os.MkdirAll(filepath.Join(dir, "state"), 0o700); err != nil {
-		return nil, err
+	if err := os.MkdirAll(filepath.Join(p.dir, "state"), 0o700); err != nil {
+		return err
 	}
-	return p, os.WriteFile(filepath.Join(dir, ".env."+env), []byte(strings.Join(lines, "\n")+"\n"), 0o600)
+	return os.WriteFile(filepath.Join(p.dir, ".env."+p.env), []byte(strings.Join(lines, "\n")+"\n"), 0o600)
 }
 
 // configure writes the stack configuration: the lab's with changes. A change to
@@ -91,7 +101,12 @@ func (p *project) configure(changes map[string]string) error {
 	if app, ok := config["infractl:application"].(map[string]any); ok {
 		app["release"] = filepath.Join(root, app["release"].(string))
 	}
-	for key, value := range changes {
+	all := maps.Clone(p.base)
+	if all == nil {
+		all = map[string]string{}
+	}
+	maps.Copy(all, changes)
+	for key, value := range all {
 		if value == "" {
 			delete(config, key)
 			continue
@@ -137,6 +152,22 @@ type run struct {
 func (r run) String() string {
 	return fmt.Sprintf("infractl %s: exit %d after %s\n--- stdout\n%s\n--- stderr\n%s",
 		strings.Join(r.args, " "), r.code, r.took.Round(time.Millisecond), r.stdout, r.stderr)
+}
+
+// requireCode fails unless a command ended with a code and said all of the words.
+func requireCode(t *testing.T, r run, code int, words ...string) {
+	t.Helper()
+	for _, w := range words {
+		if !strings.Contains(r.stdout+r.stderr, w) {
+			t.Errorf("it does not say %q", w)
+		}
+	}
+	if r.code != code {
+		t.Errorf("exit code %d, not %d", r.code, code)
+	}
+	if t.Failed() {
+		t.Fatalf("%v", r)
+	}
 }
 
 // command prepares infractl in the project without starting it.
@@ -238,7 +269,7 @@ func lab(args ...string) (string, error) {
 // on runs a shell command as root on a host of the environment.
 func (p *project) on(t *testing.T, hostName, command string) string {
 	t.Helper()
-	out, err := lab("ssh", p.env+"-"+hostName, "sudo", "sh", "-c", shellQuote(command))
+	out, err := lab("ssh", p.machine(hostName), "sudo", "sh", "-c", shellQuote(command))
 	if err != nil {
 		t.Fatalf("on %s: %v\n%s", hostName, err, out)
 	}

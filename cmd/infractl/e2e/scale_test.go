@@ -1,4 +1,4 @@
-//go:build lab
+//go:build lab && !hosts
 
 package e2e
 
@@ -97,7 +97,7 @@ func (p *project) requireWebHosts(t *testing.T, want ...string) {
 	}
 	for _, name := range servers {
 		eventually(t, time.Minute, name+" is ready", func() error {
-			if out, err := lab("ssh", p.env+"-"+name, "sudo", "/usr/local/lib/infractl/ready"); err != nil {
+			if out, err := lab("ssh", p.machine(name), "sudo", "/usr/local/lib/infractl/ready"); err != nil {
 				return fmt.Errorf("%s: %w", out, err)
 			}
 			return nil
@@ -199,4 +199,72 @@ func TestScalingConvergesWhateverHappensToIt(t *testing.T) {
 	}
 	p.requireWebHosts(t, "web-1")
 	requireWhole(t, p)
+}
+
+// scaleTo scales the site.
+func scaleTo(t *testing.T, args ...string) run {
+	t.Helper()
+	r := site.infractl(append([]string{"scale", "-e", site.env, "--yes"}, args...)...)
+	if r.code != 0 {
+		t.Fatalf("%v", r)
+	}
+	return r
+}
+
+func TestNobodyNoticesScaling(t *testing.T) {
+	requireEveryLoadBalancerReady(t)
+	t.Cleanup(func() {
+		if err := site.configure(nil); err != nil {
+			t.Error(err)
+		}
+		site.up(t)
+		site.outputs = site.project.outputs(t)
+	})
+	for _, tier := range []struct {
+		up, down string
+		fresh    []string
+	}{
+		{"web=4", "web=2", []string{"web-3", "web-4"}},
+		{"app=3", "app=2", []string{"app-3"}},
+		{"lb=3", "lb=2", nil},
+	} {
+		crowd := startVisitors(t, site.project, site.URL, 6*time.Minute)
+		began := time.Now()
+		serving := make(chan time.Duration, 1)
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+		defer cancel()
+		go func() { serving <- timeUntilServed(ctx, tier.fresh, began) }()
+		grown := scaleTo(t, tier.up)
+		if tier.fresh != nil {
+			took := <-serving
+			report(os.Stdout, "scale "+tier.up+", from Enter to traffic on "+strings.Join(tier.fresh, " and "), "%.1f s (the command took %.1f s)", took.Seconds(), grown.took.Seconds())
+			if took == 0 {
+				t.Errorf("no traffic on %s", strings.Join(tier.fresh, " and "))
+			}
+		}
+		shrunk := scaleTo(t, tier.down)
+		report(os.Stdout, "scale "+tier.down, "%.1f s", shrunk.took.Seconds())
+		crowd.requireNobodyNoticed(t, "scale "+tier.up+" and "+tier.down)
+		for _, name := range tier.fresh {
+			if found := site.inCloud(t); slices.Contains(found, "server "+site.env+"-"+name) {
+				t.Errorf("%s is still there", name)
+			}
+		}
+	}
+}
+
+// timeUntilServed asks until every host has answered, and returns how long after
+// the given time that was; 0 if it did not happen.
+func timeUntilServed(ctx context.Context, hosts []string, since time.Time) time.Duration {
+	seen := map[string]bool{}
+	for ctx.Err() == nil {
+		if a, err := get(ctx, client(5*time.Second), site.URL+"/"); err == nil {
+			seen[a.web], seen[a.app] = true, true
+		}
+		if !slices.ContainsFunc(hosts, func(h string) bool { return !seen[h] }) {
+			return time.Since(since)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return 0
 }

@@ -31,17 +31,13 @@ func (e *Engine) Recorded() map[string]any {
 // VIPHolder asks the cloud which load balancer the virtual IP is routed to. It
 // returns its short name, or nothing if the virtual IP is routed to none. The
 // virtual IPs of both families go together; while they are apart, that of IPv4
-// counts, and apart is set. Where it is on the wire, the cloud knows nothing, and
-// the answer is nothing.
+// counts, and apart is set.
 func (e *Engine) VIPHolder(ctx context.Context) (holder string, apart bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	all, err := e.VIPHolders(ctx)
 	if err != nil {
 		return "", false, err
-	}
-	if e.cloud.none() {
-		return "", false, nil
 	}
 	if len(all) == 0 {
 		return "", false, fmt.Errorf("the cloud has no virtual IP of %s", e.Environment)
