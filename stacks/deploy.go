@@ -231,8 +231,12 @@ func makeSecrets(ctx *pulumi.Context, env Environment) (*secrets, error) {
 
 // configure declares what is on the machines, in the order in which it may change.
 func (p *plan) configure(components map[string]*tier, described map[string]desired.Host) error {
+	holder := ""
+	if p.options.VIPHolder != nil && !p.ctx.DryRun() {
+		holder = p.options.VIPHolder()
+	}
 	var before []pulumi.Resource
-	for _, t := range turns(p.machines, p.env.Tiers, p.options.NewHosts, p.options.VIPHolder) {
+	for _, t := range turns(p.machines, p.env.Tiers, p.options.NewHosts, holder) {
 		var all []pulumi.Resource
 		declare := func(machines []Machine, wait []pulumi.Resource) ([]pulumi.Resource, error) {
 			var done []pulumi.Resource

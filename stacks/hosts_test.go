@@ -323,7 +323,7 @@ func TestHostsOfBothKindsKnowEachOther(t *testing.T) {
 	config["infractl:tiers"] = `{"lb":{"target":"hosts"},"db":{"target":"hosts"}}`
 	config["infractl:hosts"] = `{"lb":[{"address":"192.0.2.11","private":"10.9.1.1"},{"address":"192.0.2.12","private":"10.9.1.2"}],"db":[{"address":"192.0.2.11"}]}`
 	config["infractl:vip"] = `{"address":"192.0.2.10/24"}`
-	if err := runProgram(t, m, config, Options{VIPHolder: "lb-1"}); err != nil {
+	if err := runProgram(t, m, config, Options{VIPHolder: func() string { return "lb-1" }}); err != nil {
 		t.Fatal(err)
 	}
 	for _, tc := range []struct{ machine, path, want string }{

@@ -38,9 +38,10 @@ type Options struct {
 	// them, so that they need not wait for the others of their tier, nor the
 	// others for them. Empty is always right, and slower.
 	NewHosts map[string]bool
-	// VIPHolder is the short name of the load balancer that holds the virtual
-	// IP; it is changed last.
-	VIPHolder string
+	// VIPHolder tells the short name of the load balancer that holds the virtual
+	// IP, which is changed last; nothing if nobody does. It may be nil, and is not
+	// asked in previews.
+	VIPHolder func() string
 }
 
 // Program is the Pulumi program, as plain `pulumi up` runs it.

@@ -256,7 +256,7 @@ func TestHostsAreConfiguredInOrder(t *testing.T) {
 		options Options
 		want    map[string]string
 	}{
-		{"an environment that serves", Options{VIPHolder: "lb-1"}, map[string]string{
+		{"an environment that serves", Options{VIPHolder: func() string { return "lb-1" }}, map[string]string{
 			"db-1":  "",
 			"app-1": "db-1",
 			"app-2": "app-1 db-1",
@@ -281,7 +281,7 @@ func TestHostsAreConfiguredInOrder(t *testing.T) {
 			"web-5": "app-1 app-2 db-1",
 			"lb-1":  "app-1 app-2 db-1 web-1 web-2 web-3 web-4 web-5",
 		}},
-		{"several new hosts in tiers that serve", Options{VIPHolder: "lb-1", NewHosts: map[string]bool{
+		{"several new hosts in tiers that serve", Options{VIPHolder: func() string { return "lb-1" }, NewHosts: map[string]bool{
 			"web-3": true, "web-4": true, "web-5": true, "app-2": true, "lb-2": true,
 		}}, map[string]string{
 			"app-2": "db-1",

@@ -45,6 +45,19 @@ func (o *operation) holder(ctx context.Context) (name string, apart bool, err er
 	return o.engine.VIPHolder(ctx)
 }
 
+// holderOf asks the load balancers of an environment with these outputs.
+func holderOf(ctx context.Context, outputs map[string]any) string {
+	f, err := fleet.New(outputs)
+	if err != nil {
+		return ""
+	}
+	name, _, err := f.Holder(ctx)
+	if err != nil {
+		return ""
+	}
+	return name
+}
+
 // operate opens the environment for a command that works on its hosts without
 // Pulumi. Unless the command only looks, nobody else may change it meanwhile.
 func operate(c *cli.Context, looksOnly bool) (*operation, error) {

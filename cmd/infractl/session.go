@@ -141,6 +141,7 @@ func open(c *cli.Context, skipFiles bool) (*session, error) {
 		Args:        os.Args[1:],
 		LockTimeout: patience,
 		SkipFiles:   skipFiles,
+		Holder:      holderOf,
 	})
 	if err == nil {
 		err = s.answerQuestions()

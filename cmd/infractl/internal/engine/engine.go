@@ -43,6 +43,9 @@ type Settings struct {
 	Args    []string
 	// LockTimeout is how long to wait for the lock.
 	LockTimeout time.Duration
+	// Holder asks the load balancers of an environment with these outputs who has
+	// the virtual IP, where no cloud knows it. Nothing means that nobody says so.
+	Holder func(ctx context.Context, outputs map[string]any) string
 	// SkipFiles leaves out checks of what is only needed to change hosts.
 	SkipFiles bool
 }
@@ -283,7 +286,7 @@ func (e *Engine) workspace(ctx context.Context, dir string, variables map[string
 			Dir:        e.Project.Dir,
 			ConfigKeys: e.Config.Keys,
 			NewHosts:   e.newHosts(),
-			VIPHolder:  e.vipHolder(),
+			VIPHolder:  e.holderNow,
 		})),
 	)
 	if err != nil {

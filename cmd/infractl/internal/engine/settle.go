@@ -14,6 +14,10 @@ import (
 // beginning of the run that made it: the cloud tells whole seconds.
 const clockSlack = 2 * time.Second
 
+// holderTime is how long load balancers are asked who has the virtual IP; knowing
+// it only saves a hand-over.
+const holderTime = 5 * time.Second
+
 // settlement is what has to be done about a run that was cut off, before the
 // next one: the state and the cloud must agree on what there is.
 type settlement struct {
@@ -219,6 +223,20 @@ func (e *Engine) newHosts() map[string]bool {
 // vipHolder is the short name of the load balancer that holds the virtual IP.
 func (e *Engine) vipHolder() string {
 	return strings.TrimPrefix(e.inventory.vipHolder, e.Environment+"-")
+}
+
+// holderNow is the same in the moment in which it is asked.
+func (e *Engine) holderNow() string {
+	if e.Spec.Tiers[stacks.TierLB].Target == stacks.TargetCloud {
+		return e.vipHolder()
+	}
+	outputs := e.Recorded()
+	if outputs == nil || e.settings.Holder == nil {
+		return ""
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), holderTime)
+	defer cancel()
+	return e.settings.Holder(ctx, outputs)
 }
 
 // refuseResize fails if a host of the state has another server type than the
