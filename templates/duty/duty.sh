@@ -86,9 +86,14 @@ drain() {
 	}
 }
 
-undrain() {
+# release takes work again, without waiting for it.
+release() {
 	tiers take || :
 	rm -f "$mark" "$mark.left"
+}
+
+undrain() {
+	release
 	until=$(($(now) + 60))
 	until tiers healthy; do
 		[ "$(now)" -lt "$until" ] || {
@@ -105,6 +110,13 @@ undrain() {
 aside() {
 	serves || return 0
 	reason >/dev/null || "$here/drain" "$1" change || [ $? -eq 3 ]
+}
+
+# unfit ends what a change began on a host that is not fit for work: nobody sends
+# it any, and whoever mends it need not put it back.
+unfit() {
+	[ "$(reason)" != change ] || release
+	return 1
 }
 
 # back puts it back, if it is out of service for a change.
