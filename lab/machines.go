@@ -2,7 +2,6 @@ package lab
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -10,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -116,7 +116,7 @@ func WaitForPlain(ctx context.Context, s machine.State) (PlainMachine, error) {
 		}
 		select {
 		case <-ctx.Done():
-			return PlainMachine{}, fmt.Errorf("machine %s does not let anybody in: %w", s.Name, errors.Join(ctx.Err(), last))
+			return PlainMachine{}, fmt.Errorf("machine %s does not let anybody in: %w: infractl lab logs %s (%v)", s.Name, ctx.Err(), s.Name, last)
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
@@ -124,8 +124,9 @@ func WaitForPlain(ctx context.Context, s machine.State) (PlainMachine, error) {
 
 // look is what a plain machine is like, or why it is not ready.
 func look(ctx context.Context, s machine.State) (PlainMachine, error) {
-	// cloud-init writes this when all else is done.
-	if _, err := os.Stat(filepath.Join(s.Disk, "var/lib/cloud/instance/boot-finished")); err != nil {
+	// cloud-init writes this when all else is done. Its link to the instance is an
+	// absolute one, which would lead out of the machine's disk.
+	if _, err := os.Stat(filepath.Join(s.Disk, "var/lib/cloud/instances", strconv.FormatInt(s.ID, 10), "boot-finished")); err != nil {
 		return PlainMachine{}, err
 	}
 	text, err := os.ReadFile(filepath.Join(s.Disk, "etc/ssh/ssh_host_ed25519_key.pub"))
