@@ -11,8 +11,6 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/infractl/infractl/templates/application"
-	"github.com/infractl/infractl/templates/haproxy"
-	"github.com/infractl/infractl/templates/nginx"
 )
 
 // Defaults of a server that no API made. They understate: daemons that are sized
@@ -277,22 +275,7 @@ func checkMachine(v value, e Environment, m Machine) {
 		v.p.add(s.key+".memory", "is %d, but on this server are %s, and each needs %d at least", s.MemoryMB, m.names(), leastMemory)
 	}
 	// Each listens on ports of its own, but the operator chooses some.
-	ports := map[int]string{}
-	for _, h := range m.Hosts {
-		switch h.Tier {
-		case TierLB:
-			ports[80], ports[443] = "HAProxy", "HAProxy"
-			ports[haproxy.MonitorPort], ports[haproxy.MetricsPort] = "HAProxy", "HAProxy"
-		case TierWeb:
-			ports[int(e.webPort(h))], ports[nginx.StatusPort] = "nginx", "nginx"
-		case TierDB:
-			ports[databasePort] = "PostgreSQL"
-		case TierApp:
-			for i := 1; i <= application.MaxProcesses; i++ {
-				ports[application.FirstPort+i] = "the application's processes"
-			}
-		}
-	}
+	ports := e.fixedPorts(m, application.MaxProcesses)
 	_, serves := m.host(TierApp)
 	if who, taken := ports[e.Application.Port]; taken && serves && !v.p.has(namespace+"application.port") {
 		v.p.add(namespace+"application.port", "must not be %d, where %s listens on the same server as %s", e.Application.Port, who, m.names())
