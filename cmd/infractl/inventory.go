@@ -16,10 +16,12 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/infractl/infractl/cmd/infractl/internal/engine"
+	"github.com/infractl/infractl/cmd/infractl/internal/hostcheck"
 	"github.com/infractl/infractl/cmd/infractl/internal/inventory"
 	"github.com/infractl/infractl/cmd/infractl/internal/screen"
 	"github.com/infractl/infractl/cmd/infractl/internal/stackfile"
 	"github.com/infractl/infractl/provision"
+	"github.com/infractl/infractl/provision/desired"
 	"github.com/infractl/infractl/stacks"
 )
 
@@ -81,6 +83,20 @@ func hostsCommand() *cli.Command {
 				Action:       hostsList,
 				OnUsageError: usageError,
 				BashComplete: completeFlags,
+			},
+			{
+				Name:      "check",
+				Usage:     "look whether servers are fit for what they are to do, before anything is changed",
+				UsageText: "infractl hosts check [NAME|ADDRESS|HOST…] [--json] [--env NAME]",
+				Description: "Looks at all servers at once: the way in, Debian, systemd, clock, disk, memory, the private address,\n" +
+					"who else listens on the ports, packages left half-way, and files that infractl up would write over,\n" +
+					"with their diffs. It changes nothing. Exit code 0: no problems, perhaps warnings; 1: problems;\n" +
+					"2: wrong usage or configuration, and no server was looked at.",
+				ArgsUsage:    "[NAME|ADDRESS|HOST…]",
+				Flags:        []cli.Flag{envFlag(), resultFlag(), noColorFlag()},
+				Action:       hostsCheck,
+				OnUsageError: usageError,
+				BashComplete: completeServers,
 			},
 		},
 	}
@@ -443,4 +459,89 @@ func hostsRemove(c *cli.Context) error {
 	fmt.Fprintf(os.Stdout, "It was %s until now. The next infractl up stops what it did and takes infractl's files away; data stay.\nNext: infractl preview --env %s\n",
 		strings.Join(l.Hosts, " and "), s.engine.Environment)
 	return nil
+}
+
+func hostsCheck(c *cli.Context) error {
+	words, err := arguments(c)
+	if err != nil {
+		return err
+	}
+	s, err := openConfig(c, false)
+	if err != nil {
+		return err
+	}
+	defer s.reporter.Finish()
+	if wrong, _ := inventoryProblems(s.engine.Problems()); len(wrong) > 0 {
+		return &engine.Error{Kind: engine.Invalid, Err: fmt.Errorf("%s is not right:\n%w", filepath.Base(s.engine.Config.File), &stacks.ConfigError{Problems: wrong})}
+	}
+	servers, err := s.toCheck(words)
+	if err != nil {
+		return err
+	}
+	s.reporter.Phase("looking at %d servers of %s", len(servers), s.engine.Environment)
+	results := hostcheck.Check(c.Context, servers)
+	s.reporter.Finish()
+	if err := c.Context.Err(); err != nil {
+		return &engine.Error{Kind: engine.Interrupted, Err: fmt.Errorf("hosts check: %w", err)}
+	}
+	problems, _, bad := hostcheck.Count(results)
+	if c.Bool("json") {
+		err = writeJSON(os.Stdout, map[string]any{"version": 1, "environment": s.engine.Environment, "ok": problems == 0, "servers": results})
+	} else {
+		style := styleOf(c, os.Stdout)
+		_, err = fmt.Println(strings.Join(hostcheck.Lines(results, style, style.Width), "\n"))
+	}
+	if err != nil {
+		return err
+	}
+	if problems > 0 {
+		return &engine.Error{Kind: engine.Failed, Err: fmt.Errorf("%d of %d servers of %s have problems", bad, len(results), s.engine.Environment)}
+	}
+	return nil
+}
+
+// toCheck are the servers that the words name, all if there are none, with what is to
+// be on them.
+func (s *session) toCheck(words []string) ([]hostcheck.Server, error) {
+	env := s.engine.Spec
+	all := inventory.Servers(env)
+	if len(all) == 0 {
+		return nil, usage("there are no servers in %s; add one with infractl hosts add", inventoryKey)
+	}
+	chosen := all
+	if len(words) > 0 {
+		named := map[*stacks.OwnServer]bool{}
+		for _, word := range words {
+			one, err := inventory.Find(all, word)
+			if err != nil {
+				return nil, usage("%w", err)
+			}
+			named[one.Own] = true
+		}
+		chosen = slices.DeleteFunc(slices.Clone(all), func(one inventory.Server) bool { return !named[one.Own] })
+	}
+	described := map[string]desired.Host{}
+	err := error(nil)
+	if p := s.engine.Problems(); len(p) > 0 {
+		err = &stacks.ConfigError{Problems: p}
+	} else {
+		described, err = stacks.Describe(env)
+	}
+	if err != nil {
+		s.say("ports and files are not compared, since what is to be on the servers is not known yet:\n%v", err)
+	}
+	var out []hostcheck.Server
+	for _, one := range chosen {
+		to := hostcheck.Server{Server: one, Environment: env.Name}
+		for _, m := range env.OwnMachines() {
+			if m.Hosts[0].Own != one.Own {
+				continue
+			}
+			if h, known := described[m.Name]; known && err == nil {
+				to.Desired, to.Ports = &h, env.Ports(m)
+			}
+		}
+		out = append(out, to)
+	}
+	return out, nil
 }

@@ -42,7 +42,7 @@ func ParseAddress(text string) (user, address string, port int, err error) {
 		return user, rest, 0, nil // also an IPv6 address, which has colons
 	}
 	address = rest
-	if colon := strings.LastIndexByte(rest, ':'); colon >= 0 {
+	if colon := strings.LastIndexByte(rest, ':'); colon > strings.LastIndexByte(rest, ']') {
 		if port, err = strconv.Atoi(rest[colon+1:]); err != nil || port < 1 || port > 65535 {
 			return "", "", 0, fmt.Errorf("%q must end in a port between 1 and 65535; with one, an IPv6 address stands in brackets", text)
 		}
