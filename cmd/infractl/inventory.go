@@ -125,15 +125,14 @@ func printServers(w io.Writer, environment string) {
 
 // inventoryProblems are those of the configuration's problems that are about the
 // inventory itself.
-func inventoryProblems(all []stacks.Problem) (own, others []stacks.Problem) {
+func inventoryProblems(all []stacks.Problem) []stacks.Problem {
+	var out []stacks.Problem
 	for _, p := range all {
 		if strings.HasPrefix(p.Key, inventoryKey) {
-			own = append(own, p)
-		} else {
-			others = append(others, p)
+			out = append(out, p)
 		}
 	}
-	return own, others
+	return out
 }
 
 // inventoryKey is the inventory in the configuration.
@@ -251,7 +250,7 @@ func hostsAdd(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if wrong, _ := inventoryProblems(fresh); len(wrong) > 0 {
+	if wrong := inventoryProblems(fresh); len(wrong) > 0 {
 		return usage("with %s the configuration would not be right:\n%w\nnothing was changed", j.Address, &stacks.ConfigError{Problems: wrong})
 	}
 	s.reporter.Finish()
@@ -471,7 +470,11 @@ func hostsCheck(c *cli.Context) error {
 		return err
 	}
 	defer s.reporter.Finish()
-	if wrong, _ := inventoryProblems(s.engine.Problems()); len(wrong) > 0 {
+	// A tier that has no servers yet is no reason not to look at those of others.
+	wrong := slices.DeleteFunc(inventoryProblems(s.engine.Problems()), func(p stacks.Problem) bool {
+		return p.Key != inventoryKey && !strings.Contains(p.Key, "[")
+	})
+	if len(wrong) > 0 {
 		return &engine.Error{Kind: engine.Invalid, Err: fmt.Errorf("%s is not right:\n%w", filepath.Base(s.engine.Config.File), &stacks.ConfigError{Problems: wrong})}
 	}
 	servers, err := s.toCheck(words)
