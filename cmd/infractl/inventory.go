@@ -445,6 +445,11 @@ func hostsRemove(c *cli.Context) error {
 	}
 	fmt.Fprintf(os.Stderr, "%s (%s) goes out of %s: %s\n", l.Server.Title(), l.Server.Endpoint(), filepath.Base(s.engine.Config.File), strings.Join(places, ", "))
 	s.tellMoves(os.Stderr, before)
+	machine, heir, inherited := l.Heir(before, s.engine.Spec)
+	if inherited {
+		fmt.Fprintf(os.Stderr, "%s is %s then, and infractl up does not come back to %s: what runs there goes on until you stop it.\n"+
+			"To have it stopped, move its entry to the end of the list, run infractl up, and remove it then.\n", machine, heir.Title(), l.Server.Title())
+	}
 	if err := confirm(c, "Go on? (yes/no)", "yes"); err != nil {
 		return err
 	}
@@ -455,8 +460,11 @@ func hostsRemove(c *cli.Context) error {
 		fmt.Fprintln(os.Stdout, "Nothing used it, so there is nothing more to do.")
 		return nil
 	}
-	fmt.Fprintf(os.Stdout, "It was %s until now. The next infractl up stops what it did and takes infractl's files away; data stay.\nNext: infractl preview --env %s\n",
-		strings.Join(l.Hosts, " and "), s.engine.Environment)
+	then := "The next infractl up stops what it did and takes infractl's files away; data stay."
+	if inherited {
+		then = fmt.Sprintf("The next infractl up goes to %s in its place; data stay.", heir.Title())
+	}
+	fmt.Fprintf(os.Stdout, "It was %s until now. %s\nNext: infractl preview --env %s\n", strings.Join(l.Hosts, " and "), then, s.engine.Environment)
 	return nil
 }
 
@@ -481,15 +489,20 @@ func hostsCheck(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	s.reporter.Phase("looking at %d servers of %s", len(servers), s.engine.Environment)
+	s.reporter.Phase("looking at the servers of %s", s.engine.Environment)
 	results := hostcheck.Check(c.Context, servers)
 	s.reporter.Finish()
 	if err := c.Context.Err(); err != nil {
 		return &engine.Error{Kind: engine.Interrupted, Err: fmt.Errorf("hosts check: %w", err)}
 	}
-	problems, _, bad := hostcheck.Count(results)
+	var unfit []string
+	for _, r := range results {
+		if !r.OK {
+			unfit = append(unfit, r.Title)
+		}
+	}
 	if c.Bool("json") {
-		err = writeJSON(os.Stdout, map[string]any{"version": 1, "environment": s.engine.Environment, "ok": problems == 0, "servers": results})
+		err = writeJSON(os.Stdout, map[string]any{"version": 1, "environment": s.engine.Environment, "ok": len(unfit) == 0, "servers": results})
 	} else {
 		style := styleOf(c, os.Stdout)
 		_, err = fmt.Println(strings.Join(hostcheck.Lines(results, style, style.Width), "\n"))
@@ -497,8 +510,8 @@ func hostsCheck(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if problems > 0 {
-		return &engine.Error{Kind: engine.Failed, Err: fmt.Errorf("%d of %d servers of %s have problems", bad, len(results), s.engine.Environment)}
+	if len(unfit) > 0 {
+		return &engine.Error{Kind: engine.Failed, Err: fmt.Errorf("not fit for %s: %s", s.engine.Environment, strings.Join(unfit, ", "))}
 	}
 	return nil
 }

@@ -200,7 +200,7 @@ func TestCheckTellsByItsExitCodeWhetherServersAreFit(t *testing.T) {
 		t.Fatalf("exit code %d, %v\n%s%s", code, err, stdout, stderr)
 	}
 	if !strings.Contains(fmt.Sprint(doc.Servers[0].Findings), "it does not have the address 192.0.2.77") || !strings.Contains(stderr, "infractl:hosts.db: must name the hosts of tier db") ||
-		!strings.Contains(stderr, "1 of 1 servers of shop have problems") {
+		!strings.Contains(stderr, "not fit for shop: rack-1") {
 		t.Errorf("%s%s", stdout, stderr)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "Pulumi.shop.yaml"), []byte(text+"    app: [{address: 7}]\n"), 0o600); err != nil {

@@ -291,7 +291,7 @@ func TestOneScreenShowsWhatWasFound(t *testing.T) {
 		"rack-1: /etc/hosts",
 		"--- a", "+++ b", "@@ -1 +1 @@", `-\x1b[2Jold`, "+new",
 		"",
-		"1 problem and 1 warning; 1 of 2 servers cannot be used as they are",
+		"1 problem and 1 warning; of 2 servers, 1 cannot be used so",
 	}
 	if got := Lines(results, report.Style{}, 0); !reflect.DeepEqual(got, want) {
 		t.Errorf("\n%s\nnot\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))

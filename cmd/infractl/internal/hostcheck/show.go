@@ -55,7 +55,7 @@ func Lines(results []Result, style report.Style, width int) []string {
 			}
 		}
 	}
-	return append(lines, "", Sum(results))
+	return append(lines, "", sum(results))
 }
 
 // painted is a line of a diff.
@@ -107,21 +107,21 @@ func table(results []Result, style report.Style) screen.Table {
 	return t
 }
 
-// Sum is the result in one line.
-func Sum(results []Result) string {
-	problems, warnings, bad := Count(results)
+// sum is the result in one line.
+func sum(results []Result) string {
+	problems, warnings, bad := count(results)
 	servers := plural(len(results), "server")
 	switch {
 	case problems > 0:
-		return fmt.Sprintf("%s and %s; %d of %s cannot be used as they are", plural(problems, "problem"), plural(warnings, "warning"), bad, servers)
+		return fmt.Sprintf("%s and %s; of %s, %d cannot be used so", plural(problems, "problem"), plural(warnings, "warning"), servers, bad)
 	case warnings > 0:
 		return fmt.Sprintf("no problems on %s, and %s", servers, plural(warnings, "warning"))
 	}
 	return fmt.Sprintf("no problems on %s", servers)
 }
 
-// Count counts what was found, and the servers that have a problem.
-func Count(results []Result) (problems, warnings, bad int) {
+// count counts what was found, and the servers that have a problem.
+func count(results []Result) (problems, warnings, bad int) {
 	for _, r := range results {
 		if !r.OK {
 			bad++

@@ -256,3 +256,27 @@ func TestWhoMovesUpIsSaid(t *testing.T) {
 		t.Errorf("%+v", moves)
 	}
 }
+
+func TestServerWhoseNameGoesOnIsNotVisitedAgain(t *testing.T) {
+	three := strings.Replace(typical, `{"address":"192.0.2.3","private":"10.0.1.3"}`, `{"address":"192.0.2.3","private":"10.0.1.3"},{"address":"192.0.2.5","private":"10.0.1.5"}`, 1)
+	before := racks(t, three, "")
+	for _, c := range []struct{ word, out, heir string }{
+		{"web-2", `{"address":"192.0.2.3","private":"10.0.1.3"},`, "web-2 192.0.2.5"},
+		{"web-3", `,{"address":"192.0.2.5","private":"10.0.1.5"}`, "none"},
+		{"lb-1", `{"name":"rack-1","address":"192.0.2.1","private":"10.0.1.1","hostKey":"` + testKey + `"}`, "lb-1 192.0.2.6"}, // the spare one
+		{"app-1", `{"address":"192.0.2.2"}`, "none"}, // it is web-1 after that
+	} {
+		l, err := Leave(before, c.word)
+		if err != nil {
+			t.Fatal(err)
+		}
+		machine, heir, any := l.Heir(before, racks(t, strings.Replace(three, c.out, "", 1), ""))
+		got := machine + " " + heir.Address
+		if !any {
+			got = "none"
+		}
+		if got != c.heir {
+			t.Errorf("%s: %s, not %s", c.word, got, c.heir)
+		}
+	}
+}

@@ -110,6 +110,27 @@ func (s Server) lost(left Server) []string {
 	return out
 }
 
+// Heir is the server that gets the configuration of the one that leaves, by the name
+// of the machine: machines are known by the first of their hosts. Then infractl up
+// goes to the heir, and does not come back to the one that left. Without an heir the
+// configuration is deleted, and what it did on the server is stopped.
+func (l Leaving) Heir(before, after stacks.Environment) (machine string, heir Server, any bool) {
+	for _, m := range before.OwnMachines() {
+		if m.Hosts[0].Own == l.Server.Own {
+			machine = m.Name
+		}
+	}
+	for _, s := range Servers(after) {
+		switch {
+		case s.Endpoint() == l.Server.Endpoint() && len(s.Hosts) > 0:
+			return machine, Server{}, false // it has another job, which takes the place of the old one
+		case s.Endpoint() != l.Server.Endpoint() && slices.Contains(s.Hosts, machine):
+			heir, any = s, true
+		}
+	}
+	return machine, heir, any
+}
+
 // newHolder is the server that would have the database.
 func newHolder(env stacks.Environment) string {
 	for _, s := range Servers(env) {
