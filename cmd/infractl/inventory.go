@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -161,10 +162,19 @@ func hostsList(c *cli.Context) error {
 			fmt.Fprintln(os.Stdout, line)
 		}
 	}
-	if p := s.engine.Problems(); len(p) > 0 {
-		return &engine.Error{Kind: engine.Invalid, Err: fmt.Errorf("%s is not right:\n%w", filepath.Base(s.engine.Config.File), &stacks.ConfigError{Problems: p})}
+	return s.unreadable()
+}
+
+// unreadable is the error of an inventory of which an entry is wrong. A tier that has
+// no servers yet is no reason not to look at those of others.
+func (s *session) unreadable() error {
+	wrong := slices.DeleteFunc(inventoryProblems(s.engine.Problems()), func(p stacks.Problem) bool {
+		return p.Key != inventoryKey && !strings.Contains(p.Key, "[")
+	})
+	if len(wrong) == 0 {
+		return nil
 	}
-	return nil
+	return &engine.Error{Kind: engine.Invalid, Err: fmt.Errorf("%s is not right:\n%w", filepath.Base(s.engine.Config.File), &stacks.ConfigError{Problems: wrong})}
 }
 
 // serverTable lists servers for people.
@@ -478,12 +488,8 @@ func hostsCheck(c *cli.Context) error {
 		return err
 	}
 	defer s.reporter.Finish()
-	// A tier that has no servers yet is no reason not to look at those of others.
-	wrong := slices.DeleteFunc(inventoryProblems(s.engine.Problems()), func(p stacks.Problem) bool {
-		return p.Key != inventoryKey && !strings.Contains(p.Key, "[")
-	})
-	if len(wrong) > 0 {
-		return &engine.Error{Kind: engine.Invalid, Err: fmt.Errorf("%s is not right:\n%w", filepath.Base(s.engine.Config.File), &stacks.ConfigError{Problems: wrong})}
+	if err := s.unreadable(); err != nil {
+		return err
 	}
 	servers, err := s.toCheck(words)
 	if err != nil {
@@ -502,7 +508,10 @@ func hostsCheck(c *cli.Context) error {
 		}
 	}
 	if c.Bool("json") {
-		err = writeJSON(os.Stdout, map[string]any{"version": 1, "environment": s.engine.Environment, "ok": len(unfit) == 0, "servers": results})
+		var text bytes.Buffer // some of it was said by servers
+		if err = writeJSON(&text, map[string]any{"version": 1, "environment": s.engine.Environment, "ok": len(unfit) == 0, "servers": results}); err == nil {
+			_, err = os.Stdout.Write(screen.CleanJSON(text.Bytes()))
+		}
 	} else {
 		style := styleOf(c, os.Stdout)
 		_, err = fmt.Println(strings.Join(hostcheck.Lines(results, style, style.Width), "\n"))

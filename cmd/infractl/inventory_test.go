@@ -7,9 +7,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/crypto/ssh"
+	"golang.org/x/sys/unix"
 
 	"github.com/infractl/infractl/cmd/infractl/internal/fleet/fleettest"
 )
@@ -143,6 +146,94 @@ func TestNoServerJoinsWhoseKeyNobodyKnows(t *testing.T) {
 	}
 	if configOf(t, dir) != rackConfig {
 		t.Errorf("the configuration was changed:\n%s", configOf(t, dir))
+	}
+}
+
+// typist is a terminal at which somebody answers the question about the host key.
+// Standard input and standard error are on it until the end of the test.
+func typist(t *testing.T, answer string) (shown func() string) {
+	t.Helper()
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Skipf("no pseudo terminal: %v", err)
+	}
+	if err := unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	number, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slave, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdin, stderr := os.Stdin, os.Stderr
+	os.Stdin, os.Stderr = slave, slave
+	t.Setenv("TERM", "xterm")
+	t.Setenv("CI", "1") // nothing is drawn again
+	var mu sync.Mutex
+	var text strings.Builder
+	go func() {
+		asked := false
+		for b := make([]byte, 4096); ; {
+			n, err := master.Read(b)
+			mu.Lock()
+			text.Write(b[:n])
+			if !asked && strings.Contains(text.String(), "Is it right?") {
+				asked = true
+				fmt.Fprintln(master, answer)
+			}
+			mu.Unlock()
+			if err != nil {
+				return
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		os.Stdin, os.Stderr = stdin, stderr
+		slave.Close()
+		master.Close()
+	})
+	return func() string {
+		for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			mu.Lock()
+			got := text.String()
+			mu.Unlock()
+			if strings.Contains(got, "infractl: ") || time.Now().After(deadline) {
+				return got
+			}
+		}
+	}
+}
+
+func TestWhoSitsAtATerminalIsAskedAboutTheKey(t *testing.T) {
+	for _, c := range []struct{ answer, want string }{
+		{"no", "not confirmed; nothing was changed"},
+		{"SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU", "not confirmed; nothing was changed"},
+		// Once the key is confirmed, it goes on to what must be wrong here.
+		{"yes", "does not have the address 192.0.2.250"},
+		{"fingerprint", "does not have the address 192.0.2.250"},
+	} {
+		t.Run(c.answer, func(t *testing.T) {
+			dir, host, address, _ := strangers(t)
+			key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(host.HostKey))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.answer == "fingerprint" {
+				c.answer = ssh.FingerprintSHA256(key)
+			}
+			t.Chdir(dir)
+			shown := typist(t, c.answer)
+			code := run([]string{"infractl", "hosts", "add", "web", address, "--private", "192.0.2.250"})
+			text := shown()
+			// What comes next depends on what this computer is.
+			fit := strings.Contains(text, c.want) || c.want[0] == 'd' && strings.Contains(text, "infractl needs")
+			if code == 0 || !fit || !strings.Contains(text, ssh.FingerprintSHA256(key)) || !strings.Contains(text, "ssh_host_ed25519_key.pub") || configOf(t, dir) != rackConfig {
+				t.Errorf("exit code %d\n%s", code, text)
+			}
+		})
 	}
 }
 

@@ -264,7 +264,7 @@ func TestServerWhoseNameGoesOnIsNotVisitedAgain(t *testing.T) {
 		{"web-2", `{"address":"192.0.2.3","private":"10.0.1.3"},`, "web-2 192.0.2.5"},
 		{"web-3", `,{"address":"192.0.2.5","private":"10.0.1.5"}`, "none"},
 		{"lb-1", `{"name":"rack-1","address":"192.0.2.1","private":"10.0.1.1","hostKey":"` + testKey + `"}`, "lb-1 192.0.2.6"}, // the spare one
-		{"app-1", `{"address":"192.0.2.2"}`, "none"}, // it is web-1 after that
+		{"app-1", `{"address":"192.0.2.2"}`, "none"},                                                                           // it is web-1 after that
 	} {
 		l, err := Leave(before, c.word)
 		if err != nil {

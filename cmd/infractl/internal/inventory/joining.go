@@ -80,7 +80,7 @@ func (j Joining) There(all []Server) error {
 	for _, s := range all {
 		switch {
 		case strings.EqualFold(s.Address, j.Address) && s.Port == j.Port:
-			return fmt.Errorf("%s is in the inventory already: %s (%s)", j.Address, s.Title(), strings.Join(s.Lists, ", "))
+			return fmt.Errorf("%s is in the inventory already: %s (%s)%s", j.Address, s.Title(), strings.Join(s.Lists, ", "), j.instead(s))
 		case j.Name != "" && s.Name == j.Name:
 			return fmt.Errorf("the inventory has a server %s already: %s (%s); choose another --name", j.Name, s.Endpoint(), strings.Join(s.Lists, ", "))
 		case j.Private.IsValid() && s.Private == j.Private.String():
@@ -88,6 +88,19 @@ func (j Joining) There(all []Server) error {
 		}
 	}
 	return nil
+}
+
+// instead is what to do about a server that is there already, but not in the list.
+func (j Joining) instead(s Server) string {
+	switch {
+	case slices.Contains(s.Lists, j.List):
+		return ""
+	case slices.Contains(s.Lists, stacks.Spare):
+		return fmt.Sprintf("; move its entry from there to %s", j.List)
+	case j.List == stacks.Spare:
+		return ""
+	}
+	return fmt.Sprintf("; to give it to tier %s, too, name its address there as well: {address: %s}", j.List, s.Address)
 }
 
 // SameKey fails if a server of the inventory has the very same host key.
