@@ -397,7 +397,7 @@ func (s *session) added(j inventory.Joining, entry []stackfile.Pair, m *provisio
 		fmt.Fprintf(out, "The configuration is not complete yet:\n  %s\n", strings.ReplaceAll((&stacks.ConfigError{Problems: p}).Error(), "\n", "\n  "))
 		return
 	}
-	fmt.Fprintf(out, "Next: infractl preview --env %s\n", env)
+	fmt.Fprintf(out, "Next: infractl hosts check --env %s, then infractl preview --env %s\n", env, env)
 }
 
 // tellMoves says which other servers become other hosts than they were.

@@ -114,7 +114,7 @@ func TestWhatIsInTheWayIsFound(t *testing.T) {
 		{"somebody else on both families", `listen LISTEN 0 511 0.0.0.0:80 0.0.0.0:* users:(("apache2",pid=9,fd=5)) cgroup:/system.slice/apache2.service` + "\n" +
 			`listen LISTEN 0 511 [::]:80 [::]:* users:(("apache2",pid=9,fd=5)) cgroup:/system.slice/apache2.service` + "\n",
 			"problem ports", "apache2 (apache2.service) listens there, on 0.0.0.0; on the server: systemctl disable --now apache2.service"},
-		{"somebody whose unit is not known", `listen LISTEN 0 511 127.0.0.1:5432 0.0.0.0:* users:(("docker-proxy",pid=9,fd=5))` + "\n", "problem ports", "docker-proxy listens there"},
+		{"somebody whose unit is not known", `listen LISTEN 0 511 127.0.0.1:5432 0.0.0.0:* users:(("docker-proxy",pid=9,fd=5))` + "\n", "problem ports", "port 5432 is for PostgreSQL, but docker-proxy listens there"},
 		{"another cluster on the port", `listen LISTEN 0 511 127.0.0.1:5432 0.0.0.0:* users:(("postgres",pid=9,fd=5)) cgroup:/system.slice/system-postgresql.slice/postgresql@15-main.service` + "\n" + "cluster 15/main\n",
 			"problem ports, warning database", "pg_dropcluster --stop 15 main"},
 		{"a cluster that would be taken over", "cluster 17/main\n", "warning database", "takes it over, with its data"},
@@ -144,6 +144,7 @@ func TestFilesOfOthersAreShownWithWhatTheyWouldBecome(t *testing.T) {
 		Files: map[string]desired.File{
 			"/etc/hosts": {Content: "new\n"}, "/etc/same": {Content: "same\n"}, "/etc/ours": {Content: "new\n"}, "/etc/none": {Content: "new\n"},
 			"/etc/secret": {Content: "new\n"}, "/etc/link": {Link: "/srv/app"}, "/etc/dir": {Content: "new\n"}, "/etc/rightlink": {Link: "/srv/app"},
+			"/etc/infractl/host": {Content: "shop web-1\n"},
 		},
 		Units: []desired.Unit{{Name: "haproxy.service"}},
 	}
@@ -154,7 +155,8 @@ func TestFilesOfOthersAreShownWithWhatTheyWouldBecome(t *testing.T) {
 		Files: map[string]provision.File{
 			"/etc/hosts": text("old\n", "0644"), "/etc/same": text("same\n", "0644"), "/etc/ours": text("by hand\n", "0644"),
 			"/etc/secret": text("password\n", "0640"), "/etc/link": text("old\n", "0644"), "/etc/dir": {Kind: 'd', Mode: "0755"},
-			"/etc/rightlink": {Kind: 'l', Link: "/srv/app"},
+			"/etc/rightlink":     {Kind: 'l', Link: "/srv/app"},
+			"/etc/infractl/host": text("prod web-1\n", "0644"),
 		},
 		Units: map[string]provision.Unit{"haproxy.service": {Active: "active"}},
 	}
@@ -182,6 +184,14 @@ func TestFilesOfOthersAreShownWithWhatTheyWouldBecome(t *testing.T) {
 	}
 	if got := brief(takenOver(h, a, nil)); got != "" {
 		t.Errorf("%s", got)
+	}
+}
+
+func TestLongDiffsAreCut(t *testing.T) {
+	r := []Result{{Title: "rack-1", OK: true, Files: []File{{Path: "/etc/hosts", Diff: "--- a\n" + strings.Repeat("+line\n", 99)}}}}
+	lines := Lines(r, report.Style{}, 0)
+	if got := lines[len(lines)-3]; got != "… and 60 more lines; --json has them" {
+		t.Errorf("%q", got)
 	}
 }
 

@@ -222,7 +222,8 @@ func (v survey) judge(s Server) []Finding {
 		out = append(out, Finding{level, check, fmt.Sprintf(format, args...), advice})
 	}
 	// The file says the environment, and which of its hosts.
-	if theirs, _, _ := strings.Cut(v.owner, " "); v.owner != "" && theirs != s.Environment {
+	owner, _, _ := strings.Cut(v.owner, " ")
+	if owner != "" && owner != s.Environment {
 		add(Problem, "owner", "take it out of the other environment first (infractl hosts remove and up there), or out of this one", "it belongs to another environment: %s", v.owner)
 	}
 	for _, name := range v.clocks {
@@ -241,7 +242,7 @@ func (v survey) judge(s Server) []Finding {
 		add(Warning, "sshd", "remove what infractl is to decide: who logs in, and how", "sshd takes the first value it meets, and reads before infractl's settings: %s", strings.Join(v.before, ", "))
 	}
 	out = append(out, v.judgePorts(s)...)
-	if s.Desired == nil || v.owner != "" {
+	if s.Desired == nil || owner == s.Environment {
 		return out
 	}
 	for _, u := range s.Desired.Units {
@@ -283,11 +284,14 @@ func (v survey) judgePorts(s Server) []Finding {
 			if strings.HasSuffix(l.unit, ".service") {
 				advice = "on the server: systemctl disable --now " + l.unit
 			}
-			out = append(out, Finding{Problem, "ports", fmt.Sprintf("port %d is to be %s's, but %s listens there, on %s", port, s.Ports[port], l.who(), l.address), advice})
+			out = append(out, Finding{Problem, "ports", fmt.Sprintf("port %d is for %s, but %s listens there, on %s", port, s.Ports[port], l.who(), l.address), advice})
 		}
 	}
 	return out
 }
+
+// ownDir holds nothing but infractl's. Whose it is there is looked at by itself.
+const ownDir = "/etc/infractl/"
 
 // foreignFiles are files that are on a server, are not infractl's, and would be
 // written over.
@@ -295,7 +299,7 @@ func foreignFiles(h desired.Host, a *provision.Actual) []File {
 	var out []File
 	for _, path := range sortedPaths(h.Files) {
 		is, there := a.Files[path]
-		if !there || slices.Contains(a.Manifest, path) {
+		if !there || slices.Contains(a.Manifest, path) || strings.HasPrefix(path, ownDir) {
 			continue
 		}
 		want, f := h.Files[path], File{Path: path}

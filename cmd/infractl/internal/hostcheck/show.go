@@ -10,6 +10,10 @@ import (
 	"github.com/infractl/infractl/cmd/infractl/internal/screen"
 )
 
+// mostLines is how many lines of one diff are shown. Most files of daemons are replaced
+// as a whole, and what matters is what was there, which comes first.
+const mostLines = 40
+
 // Lines are the results as one screen of a width in columns, where 0 means any: a
 // table, what was found, and the texts that would be written over.
 func Lines(results []Result, style report.Style, width int) []string {
@@ -50,8 +54,14 @@ func Lines(results []Result, style report.Style, width int) []string {
 			if f.Note != "" {
 				lines = append(lines, screen.Clean(f.Note))
 			}
-			for line := range strings.Lines(f.Diff) {
-				lines = append(lines, painted(screen.Clean(strings.TrimSuffix(line, "\n")), style))
+			diff := strings.Split(strings.TrimSuffix(f.Diff, "\n"), "\n")
+			if n := len(diff) - mostLines; n > 1 {
+				diff = append(diff[:mostLines], fmt.Sprintf("… and %d more lines; --json has them", n))
+			}
+			for _, line := range diff {
+				if f.Diff != "" {
+					lines = append(lines, painted(screen.Clean(line), style))
+				}
 			}
 		}
 	}
