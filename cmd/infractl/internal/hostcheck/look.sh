@@ -33,7 +33,9 @@ kernel() {
 	' sh "$dir" 2>&1) || printf 'namespace %s\n' "$(printf '%s\n' "$said" | head -n 1)"
 	if command -v nft >/dev/null; then
 		said=$(nft list tables 2>&1 >/dev/null) || printf 'nftables %s\n' "$(printf '%s\n' "$said" | head -n 1)"
-	elif [ ! -d /sys/module/nf_tables ] && ! modprobe --dry-run --quiet nf_tables 2>/dev/null; then
+	elif [ -d "/lib/modules/$(uname -r)" ] && ! modprobe --dry-run --quiet nf_tables 2>/dev/null &&
+		! grep -qm 1 nf_tables_ /proc/kallsyms; then
+		# A container does not have its kernel's modules, and cannot tell.
 		printf 'nftables there is no module nf_tables\n'
 	fi
 }
