@@ -156,6 +156,8 @@ func hostsList(c *cli.Context) error {
 		if err := writeJSON(os.Stdout, map[string]any{"version": 1, "environment": s.engine.Environment, "servers": servers}); err != nil {
 			return err
 		}
+	} else if len(servers) == 0 {
+		s.say("there are no servers in %s; add one with infractl hosts add", inventoryKey)
 	} else {
 		style := styleOf(c, os.Stdout)
 		for _, line := range serverTable(servers).Lines(style.Width) {
