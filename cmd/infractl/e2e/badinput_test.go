@@ -83,7 +83,7 @@ func TestCompletionKnowsCommandsAndEnvironments(t *testing.T) {
 		}
 	}
 	r := site.infractl("up", "--env", "--generate-bash-completion")
-	if !slices.Contains(strings.Fields(r.stdout), "e2e") {
+	if !slices.Contains(strings.Fields(r.stdout), site.env) {
 		t.Errorf("environments are not completed: %v", r)
 	}
 }

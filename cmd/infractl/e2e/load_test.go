@@ -124,21 +124,21 @@ func (l *load) stop() []sample {
 // outage is the longest time between two good answers that has a bad one in
 // between, measured at the moments the answers arrived; 0 if none was bad.
 func outage(samples []sample) time.Duration {
+	var arrivals, lost []time.Time
+	for _, s := range samples {
+		if s.good() {
+			arrivals = append(arrivals, s.at.Add(s.took))
+		} else {
+			lost = append(lost, s.at)
+		}
+	}
+	slices.SortFunc(arrivals, time.Time.Compare)
 	var worst time.Duration
-	var lastGood time.Time
-	bad := false
-	byArrival := slices.Clone(samples)
-	slices.SortFunc(byArrival, func(a, b sample) int { return a.at.Add(a.took).Compare(b.at.Add(b.took)) })
-	for _, s := range byArrival {
-		if !s.good() {
-			bad = true
-			continue
+	for i := 1; i < len(arrivals); i++ {
+		from, to := arrivals[i-1], arrivals[i]
+		if slices.ContainsFunc(lost, func(at time.Time) bool { return !at.Before(from) && at.Before(to) }) {
+			worst = max(worst, to.Sub(from))
 		}
-		arrived := s.at.Add(s.took)
-		if bad && !lastGood.IsZero() {
-			worst = max(worst, arrived.Sub(lastGood))
-		}
-		lastGood, bad = arrived, false
 	}
 	return worst
 }

@@ -60,6 +60,27 @@ func newSite(dir string) (*project, error) { return newOwn(dir, "rack", 100, sit
 // newOwn makes machines and a project whose inventory has them. octet is the last
 // part of the virtual IP and the VRRP router ID: all environments share the wire.
 func newOwn(dir, env string, octet int, machines []ownMachine, changes map[string]string) (*project, error) {
+	p, err := newMachines(dir, env, machines)
+	if err != nil {
+		return p, err
+	}
+	tiers := map[string][]string{}
+	for i, m := range machines {
+		tier, _, _ := strings.Cut(m.host, "-")
+		tiers[tier] = append(tiers[tier], fmt.Sprintf(`{name: %s, address: %s, hostKey: %q, memory: 2048, cores: 2, debian: %s}`,
+			p.made[i].Name, p.made[i].IPv4, p.made[i].Fingerprint, strings.TrimPrefix(m.image, "debian-")))
+	}
+	var all []string
+	for _, tier := range slices.Sorted(maps.Keys(tiers)) {
+		all = append(all, tier+": ["+strings.Join(tiers[tier], ", ")+"]")
+	}
+	p.base["infractl:hosts"] = "{" + strings.Join(all, ", ") + "}"
+	p.base["infractl:vip"] = fmt.Sprintf("{address: 198.19.0.%d/24, routerId: %d}", octet, octet)
+	return p, p.configure(changes)
+}
+
+// newMachines makes machines, and a project that does not know of them yet.
+func newMachines(dir, env string, machines []ownMachine) (*project, error) {
 	p, err := newProject(dir, env, nil)
 	if err != nil {
 		return nil, err
@@ -86,19 +107,7 @@ func newOwn(dir, env string, octet int, machines []ownMachine, changes map[strin
 	if err := errors.Join(errs...); err != nil {
 		return p, errors.Join(err, p.release())
 	}
-	tiers := map[string][]string{}
-	for i, m := range machines {
-		tier, _, _ := strings.Cut(m.host, "-")
-		tiers[tier] = append(tiers[tier], fmt.Sprintf(`{name: %s, address: %s, hostKey: %q, memory: 2048, cores: 2, debian: %s}`,
-			p.made[i].Name, p.made[i].IPv4, p.made[i].Fingerprint, strings.TrimPrefix(m.image, "debian-")))
-	}
-	var all []string
-	for _, tier := range slices.Sorted(maps.Keys(tiers)) {
-		all = append(all, tier+": ["+strings.Join(tiers[tier], ", ")+"]")
-	}
-	p.base["infractl:hosts"] = "{" + strings.Join(all, ", ") + "}"
-	p.base["infractl:vip"] = fmt.Sprintf("{address: 198.19.0.%d/24, routerId: %d}", octet, octet)
-	return p, p.configure(changes)
+	return p, nil
 }
 
 // release removes the machines, after the environment on them was destroyed.
