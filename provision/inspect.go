@@ -85,7 +85,7 @@ func parseInspection(text []byte, mark string, h desired.Host) (*Actual, error) 
 	a := &Actual{
 		Files: map[string]File{}, Trees: map[string]Tree{}, Packages: map[string]string{},
 		Units: map[string]Unit{}, Users: map[string]User{}, Interfaces: map[netip.Addr]string{},
-		Loaded: map[string]Loaded{},
+		Loaded: map[string]Loaded{}, Originals: map[string]string{}, Found: map[string]Found{},
 	}
 	names, texts := sections(text, mark)
 	if len(names) == 0 || names[len(names)-1] != "end" {
@@ -142,6 +142,8 @@ func parseRemembered(text string, a *Actual, trees map[string]Tree) {
 			a.generation = value
 		case file == state+"manifest":
 			a.Manifest = append(a.Manifest, value)
+		case file == state+"originals/index":
+			parseOriginal(value, a)
 		case strings.HasPrefix(file, state+"loaded/"):
 			restart, reload, _ := strings.Cut(value, " ")
 			a.Loaded[strings.TrimPrefix(file, state+"loaded/")] = Loaded{restart, reload}
@@ -164,6 +166,9 @@ func parseRemembered(text string, a *Actual, trees map[string]Tree) {
 			a.Facts.Version = value
 		}
 	}
+	// A copy of what stood in a place that infractl did not take in the end, or
+	// has given back, says nothing about what is there by now.
+	maps.DeleteFunc(a.Originals, func(path, _ string) bool { return !slices.Contains(a.Manifest, path) })
 	for name, user := range a.Users {
 		user.Groups = groups[name]
 		a.Users[name] = user
@@ -176,6 +181,21 @@ func parseRemembered(text string, a *Actual, trees map[string]Tree) {
 	}
 	if release["ID"] == "debian" {
 		a.Facts.Debian = release["VERSION_ID"]
+	}
+}
+
+// parseOriginal reads a line of the index of originals; see originals.go.
+func parseOriginal(line string, a *Actual) {
+	kind, rest, _ := strings.Cut(line, " ")
+	switch kind {
+	case "file":
+		if key, path, ok := strings.Cut(rest, " "); ok {
+			a.Originals[path] = key
+		}
+	case "unit":
+		if f := strings.Fields(rest); len(f) == 4 {
+			a.Found[f[3]] = Found{Load: strings.TrimPrefix(f[0], "-"), Active: strings.TrimPrefix(f[1], "-"), File: strings.TrimPrefix(f[2], "-")}
+		}
 	}
 }
 

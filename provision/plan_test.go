@@ -301,27 +301,3 @@ func TestUnitOfFile(t *testing.T) {
 		}
 	}
 }
-
-func TestWhatIsRemovedLeavesTheWayToTheHost(t *testing.T) {
-	h := desired.Host{
-		Files: map[string]desired.File{"/etc/nftables.conf": {Content: "table"}, "/etc/nftables.d/web.nft": {Content: "web"}, "/etc/web.conf": {Content: "web"}},
-		Units: []desired.Unit{
-			{Name: "nftables.service", Enabled: true, Active: true, Guarded: true, ReloadOn: []string{"/etc/nftables.conf", "/etc/nftables.d/"}, Health: "true"},
-			{Name: "systemd-journald.service", Enabled: true, Active: true},
-			{Name: "web.service", Enabled: true, Active: true, RestartOn: []string{"/etc/web.conf"}, Before: "step aside"},
-		},
-	}
-	rest := remains(h)
-	if len(rest.Files) != 1 || rest.Files["/etc/nftables.conf"].Content != "table" {
-		t.Errorf("the files are %v", rest.Files)
-	}
-	if u := rest.Units[0]; u.Name != "web.service" || u.Active || u.Enabled || u.Before != "" {
-		t.Errorf("first comes %+v", u)
-	}
-	if u := rest.Units[1]; u.Name != "systemd-journald.service" || !u.Active {
-		t.Errorf("then comes %+v", u)
-	}
-	if u := rest.Units[2]; u.Name != "nftables.service" || !u.Active || !u.Enabled {
-		t.Errorf("then comes %+v", u)
-	}
-}

@@ -331,6 +331,61 @@ save() {
 	fi
 }
 
+# originals LINES... begins the index of what stood in places that infractl
+# takes, and of how units were; the lines are what it says already.
+originals() {
+	mkdir -p -- "$state/originals" || fail space
+	: >"$tx/index" || fail space
+	[ $# -eq 0 ] || printf '%s\n' "$@" >"$tx/index" || fail space
+}
+
+# keep KEY PATH copies what stands in a place that infractl takes. It goes by its
+# name only when it is complete.
+keep() {
+	if [ -d "$2" ] && [ ! -L "$2" ]; then
+		return 0
+	fi
+	if ! [ -e "$2" ] && ! [ -L "$2" ]; then
+		return 0
+	fi
+	attempt write cp -a -T -- "$2" "$state/originals/$1.new"
+	if [ -f "$2" ] && [ ! -L "$2" ]; then
+		attempt write sync -- "$state/originals/$1.new"
+	fi
+	attempt write mv -f -T -- "$state/originals/$1.new" "$state/originals/$1"
+	printf 'file %s %s\n' "$1" "$2" >>"$tx/index" || fail space
+}
+
+# note_originals puts the index into its place once all that it names is on the disk.
+note_originals() {
+	! cmp -s -- "$tx/index" "$state/originals/index" || return 0
+	attempt write cp -- "$tx/index" "$state/originals/index.new"
+	attempt write sync -- "$state/originals/index.new" "$state/originals"
+	attempt write mv -f -- "$state/originals/index.new" "$state/originals/index"
+	attempt write sync -- "$state/originals"
+}
+
+# release KEYS... drops copies of what is back in its place.
+release() {
+	while IFS= read -r line; do
+		key=${line#file }
+		case " $* " in
+		*" ${key%% *} "*) ;;
+		*) printf '%s\n' "$line" ;;
+		esac
+	done <"$state/originals/index" >"$tx/index"
+	note_originals
+	for key; do
+		rm -f -- "$state/originals/$key"
+	done
+}
+
+# forget_originals drops all of them, the index first.
+forget_originals() {
+	rm -f -- "$state/originals/index"
+	rm -rf -- "$state/originals"
+}
+
 # beside PATH is where the new version of a file stands before it is renamed; no
 # daemon's "include *" matches a name with a leading dot.
 beside() {
@@ -357,14 +412,25 @@ prepare_link() {
 	attempt write ln -s -- "$2" "$new"
 }
 
+# prepare_original PATH KEY puts what stood there before infractl beside a file.
+prepare_original() {
+	printf '%s\n' "$1" >>"$tx/prepared" || fail space
+	attempt write parents "$1"
+	new=$(beside "$1")
+	rm -f -- "$new"
+	attempt write cp -a -T -- "$state/originals/$2" "$new"
+}
+
 # flush PATHS... writes the new versions to the disk, so that a crash of the host
 # does not leave an empty file behind the rename.
 flush() {
 	for path; do
-		set -- "$@" "$(beside "$path")"
 		shift
+		new=$(beside "$path")
+		# sync would follow a link.
+		[ -L "$new" ] || set -- "$@" "$new"
 	done
-	attempt write sync -- "$@"
+	[ $# -eq 0 ] || attempt write sync -- "$@"
 }
 
 # swap PATH

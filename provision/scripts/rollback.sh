@@ -29,11 +29,11 @@ before() {
 	return 0
 }
 
-# halt NUMBER UNIT stops a unit that did not run before the change, while its
-# unit file is still there.
+# halt NUMBER UNIT [all] stops a unit that did not run before the change, while its
+# unit file is still there; with all, one that did too.
 halt() {
 	before "$1" || return 0
-	if [ "$active" != active ]; then
+	if [ "$active" != active ] || [ -n "${3-}" ]; then
 		systemctl stop -- "$2"
 		systemctl reset-failed -- "$2" 2>/dev/null
 	fi
@@ -67,12 +67,18 @@ resume() {
 	if [ -n "${5-}" ] && systemctl --quiet is-active -- "$2"; then
 		hook "$4" "$5"
 	fi
+	if [ "$enabled" != masked ] && [ "$(readlink -- "/etc/systemd/system/$2")" = /dev/null ]; then
+		systemctl --quiet unmask -- "$2" 2>/dev/null
+	fi
 	if [ "$enabled" = enabled ]; then
 		systemctl --quiet enable -- "$2" 2>/dev/null
 	fi
 	if [ "$active" = active ]; then
 		systemctl reset-failed -- "$2" 2>/dev/null
 		timeout 150 systemctl "$3" -- "$2" || complain "systemctl $3 $2 failed"
+	fi
+	if [ "$enabled" = masked ]; then
+		systemctl --quiet mask -- "$2" 2>/dev/null
 	fi
 }
 
