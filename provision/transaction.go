@@ -22,8 +22,6 @@ const (
 	lockWait = 3 * time.Minute
 	// healthTimeout is a unit's HealthTimeout if it names none.
 	healthTimeout = 15
-	// confirmTimeout is how long, in seconds, a guarded change waits for a new connection.
-	confirmTimeout = 30
 	// actionTime is what an action on a unit may take, in seconds, in the
 	// reckoning of the timer that takes a guarded change back.
 	actionTime = 20
@@ -31,6 +29,10 @@ const (
 	// the function hook in scripts/common.sh.
 	hookTime = 120
 )
+
+// confirmTimeout is how long, in seconds, a guarded change waits for a new
+// connection. Only tests change it.
+var confirmTimeout = 30
 
 // transaction is a planned change in the form in which it goes to the host.
 type transaction struct {
@@ -331,6 +333,15 @@ func (t *transaction) rollback(h desired.Host, a *Actual, plan, files []Action, 
 	s := newScript()
 	s.set("tx", t.dir)
 	s.load("rollback")
+	for _, u := range h.Units {
+		if slices.ContainsFunc(plan, func(a Action) bool { return a.Subject == u.Name && (a.Kind == HaltUnit || verbs[a.Kind] != "") }) {
+			active := a.Units[u.Name].Active
+			if a.Units[u.Name].Running() {
+				active = "active"
+			}
+			s.call("was", number(u.Name), active, a.Units[u.Name].File)
+		}
+	}
 	// In reverse, so that what depends on something stops before it.
 	took := map[string]bool{}
 	for _, name := range slices.Concat(foreign(h, a), free(h, a)) {

@@ -81,6 +81,7 @@ unprepare() {
 # leave removes what a change needs only while it is under way.
 leave() {
 	allow_daemons
+	relax
 	rm -rf -- "$tx"
 	: >"$run/holder"
 }
@@ -121,16 +122,18 @@ begin() {
 		generation "$id cleans up"
 		[ -e "$old/armed" ] || continue
 		say step "taking an unconfirmed change back first"
-		if mkdir "$old/decided" 2>/dev/null; then
-			sh "$old/stage/rollback.sh" >/dev/null 2>&1 9>&-
-		fi
+		# The timer does not begin now. If it has begun, it is waited for; and
+		# what was begun before a reboot, and never ended, is done again.
+		mkdir "$old/decided" 2>/dev/null
 		systemctl stop "infractl-revert-${old##*/}.timer" 2>/dev/null 9>&-
 		tries=600
 		while systemctl --quiet is-active "infractl-revert-${old##*/}.service" 9>&- && [ "$tries" -gt 0 ]; do
 			tries=$((tries - 1))
 			sleep 0.1
 		done
+		[ -e "$old/over" ] || sh "$old/stage/rollback.sh" >/dev/null 2>&1 9>&-
 	done
+	relax
 	rm -rf -- "$state"/tx/*
 	# shellcheck disable=SC2012 # names here are made of digits and letters
 	ls -1t "$state/log" | tail -n +11 | while IFS= read -r old; do
@@ -469,11 +472,40 @@ manifest() {
 	attempt write mv -f -- "$state/manifest.new" "$state/manifest"
 }
 
-# arm SECONDS starts the timer that takes the change back if nobody confirms it.
+# arm SECONDS starts the timer that takes the change back if nobody confirms it,
+# and sees to it that a reboot in the meantime takes it back too.
 arm() {
+	attempt write prepare_late
+	# All that is needed then has to be on the disk before anything changes.
+	attempt write sync -- "$tx/stage/rollback.sh" "$late" "${late%/*}" "${wanted%/*}"
+	attempt write sync_old
+	: >"$tx/armed"
+	attempt write sync -- "$tx/armed" "$tx/old" "$tx/stage" "$tx" "${tx%/*}"
 	attempt unit systemd-run --quiet --collect --unit="infractl-revert-$id" --on-active="$1" \
 		--timer-property=AccuracySec=100ms -- /bin/sh "$tx/stage/rollback.sh" timer
-	: >"$tx/armed"
+}
+
+# prepare_late writes the unit. It runs once everything else is up, since units
+# that are still starting cannot be put back.
+prepare_late() (
+	umask 022
+	mkdir -p -- "${wanted%/*}" && cat >"$late.new" <<END && mv -f -- "$late.new" "$late" && ln -sf -- "$late" "$wanted"
+# infractl takes back what nobody confirmed before a reboot.
+[Unit]
+Description=infractl: take back a change that nobody confirmed
+ConditionPathExists=$tx/armed
+After=multi-user.target
+
+[Service]
+ExecStart=/bin/sh $tx/stage/rollback.sh boot
+END
+)
+
+# sync_old writes the previous versions of files to the disk.
+sync_old() {
+	for old in "$tx"/old/*; do
+		[ ! -f "$old" ] || [ -L "$old" ] || sync -- "$old" || return 1
+	done
 }
 
 disarm() {
@@ -521,6 +553,8 @@ systemd() {
 			systemctl is-enabled -- "$2" || :
 		} >"$tx/touched/.new" 2>/dev/null 9>&-
 		mv -f -- "$tx/touched/.new" "$tx/touched/$1"
+		# After a crash of the host, too.
+		[ ! -e "$tx/armed" ] || sync -- "$tx/touched/$1" "$tx/touched"
 	fi
 	say step "$3 $2"
 	swapping=yes
