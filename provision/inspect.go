@@ -316,6 +316,9 @@ func (c *Conn) fetch(ctx context.Context, h desired.Host, a *Actual) error {
 			a.Files[path] = actual
 			continue
 		}
+		if !slices.Contains(a.Manifest, path) && !public(actual.Mode) {
+			continue // nobody but its owner is meant to see it
+		}
 		paths = append(paths, path)
 	}
 	if len(paths) == 0 {
@@ -341,6 +344,12 @@ func (c *Conn) fetch(ctx context.Context, h desired.Host, a *Actual) error {
 		a.Files[path] = f
 	}
 	return nil
+}
+
+// public says whether all users of a host may read a file with this mode. Others
+// may hold a secret that is not infractl's.
+func public(mode string) bool {
+	return mode != "" && (mode[len(mode)-1]-'0')&4 != 0
 }
 
 // booted waits until cloud-init, if it runs on the host, has done its work.

@@ -50,7 +50,8 @@ func TestInspectSeesFilesAsTheyAre(t *testing.T) {
 	}
 	for name, want := range map[string]File{
 		"plain": {Kind: 'f', Mode: "0644", Content: "text of plain\n", Known: true, SHA256: digest("text of plain\n")},
-		"tight": {Kind: 'f', Mode: "0600", Content: "text of tight\n", Known: true, SHA256: digest("text of tight\n")},
+		// What may be a secret of somebody else's is not fetched.
+		"tight": {Kind: 'f', Mode: "0600", SHA256: digest("text of tight\n")},
 		"-n":    {Kind: 'f', Mode: "0644", Content: "text of -n\n", Known: true, SHA256: digest("text of -n\n")},
 		"link":  {Kind: 'l', Link: "a target\nwith a newline"},
 		"dir":   {Kind: 'd', Mode: "0700"},
