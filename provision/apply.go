@@ -229,7 +229,7 @@ func canceled(ctx context.Context, host, step string, err error) error {
 // confirm shows the host over a new connection that it can still be reached, by
 // one of the ways given.
 func (c *Conn) confirm(ctx context.Context, dir string, ways []Target, o Options) {
-	ctx, cancel := context.WithTimeout(ctx, time.Duration(confirmTimeout-1)*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, (confirmTimeout-1)*time.Second)
 	defer cancel()
 	s := newScript("attach")
 	s.call("hello")

@@ -131,7 +131,7 @@ func (m *machine) sh(command string) string {
 func (m *machine) unit(name, conf, active, enabled string) {
 	m.t.Helper()
 	m.sh(fmt.Sprintf(`mkdir -p /run/units/%[1]s && cd /run/units/%[1]s && printf '%%s\n' %[2]s >conf && printf '%%s\n' %[3]s >active && printf '%%s\n' %[4]s >enabled
-[ %[3]s != active ] || cat %[2]s >running`, name, quote(conf), active, enabled))
+[ %[3]s != active ] || cat %[2]s >running 2>/dev/null`, name, quote(conf), active, enabled))
 }
 
 // everything is a listing of all that is on the machine: type, mode, owner, time,

@@ -103,15 +103,7 @@ func TestServerThatIsTakenOverIsGivenBackBitForBit(t *testing.T) {
 	}
 }
 
-// hasty makes an unconfirmed change fail soon.
-func hasty(t *testing.T) {
-	before := confirmTimeout
-	confirmTimeout = 3
-	t.Cleanup(func() { confirmTimeout = before })
-}
-
 func TestGivingBackTheWayInIsUndoneIfNobodyGetsInByIt(t *testing.T) {
-	hasty(t)
 	m, h := inherited(t)
 	before := m.everything()
 	m.apply(h)
@@ -134,7 +126,6 @@ func TestGivingBackTheWayInIsUndoneIfNobodyGetsInByIt(t *testing.T) {
 }
 
 func TestTakingOverThatLocksOutIsTakenBack(t *testing.T) {
-	hasty(t)
 	m, h := inherited(t)
 	before := m.everything()
 	c := m.connect()

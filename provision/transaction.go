@@ -22,6 +22,8 @@ const (
 	lockWait = 3 * time.Minute
 	// healthTimeout is a unit's HealthTimeout if it names none.
 	healthTimeout = 15
+	// confirmTimeout is how long, in seconds, a guarded change waits for a new connection.
+	confirmTimeout = 30
 	// actionTime is what an action on a unit may take, in seconds, in the
 	// reckoning of the timer that takes a guarded change back.
 	actionTime = 20
@@ -29,10 +31,6 @@ const (
 	// the function hook in scripts/common.sh.
 	hookTime = 120
 )
-
-// confirmTimeout is how long, in seconds, a guarded change waits for a new
-// connection. Only tests change it.
-var confirmTimeout = 30
 
 // transaction is a planned change in the form in which it goes to the host.
 type transaction struct {

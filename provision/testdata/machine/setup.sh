@@ -10,7 +10,7 @@ mount -t tmpfs -o mode=0755 machine "$root"
 mkdir -p -- "$root/etc" "$root/lib" "$root/run" "$root/sbin" "$root/srv"
 cp -a -- /etc/passwd /etc/group /etc/os-release "$root/etc/"
 mkdir -p -- "$root/etc/systemd/system/multi-user.target.wants" "$root/run/units"
-for name in systemctl systemd-run journalctl; do
+for name in systemctl systemd-run journalctl sleep; do
 	cp -- "$here/$name" "$root/sbin/$name"
 	chmod 0755 -- "$root/sbin/$name"
 done
