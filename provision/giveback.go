@@ -22,7 +22,7 @@ func (c *Conn) Remove(ctx context.Context, h desired.Host, o Options) (Result, e
 
 // taken says whether anything on the host is infractl's.
 func taken(a *Actual) bool {
-	return len(a.Manifest)+len(a.Found) > 0
+	return len(a.Manifest) > 0
 }
 
 // touchedBefore are units that infractl has changed on the host once, and that

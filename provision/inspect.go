@@ -168,6 +168,9 @@ func parseRemembered(text string, a *Actual, trees map[string]Tree) {
 	}
 	// A copy of what stood in a place that infractl did not take in the end, or
 	// has given back, says nothing about what is there by now.
+	if len(a.Manifest) == 0 {
+		clear(a.Found)
+	}
 	maps.DeleteFunc(a.Originals, func(path, _ string) bool { return !slices.Contains(a.Manifest, path) })
 	for name, user := range a.Users {
 		user.Groups = groups[name]

@@ -16,7 +16,7 @@ import (
 //	unit LOAD ACTIVE FILE NAME     how a unit was before infractl touched it
 //
 // The words about a unit are systemd's, with a "-" where it had none. A line
-// about a path that is not in the manifest is void.
+// about a path that is not in the manifest is void, and all are if that is empty.
 
 // foreign are the files of h that exist and are not infractl's yet.
 func foreign(h desired.Host, a *Actual) []string {

@@ -93,7 +93,7 @@ func TestServerThatIsTakenOverIsGivenBackBitForBit(t *testing.T) {
 	if after := m.everything(); after != before {
 		t.Errorf("before:\n%s\n\nafter:\n%s", before, after)
 	}
-	if got := m.sh("ls -A /var/lib/infractl/originals /var/lib/infractl/tx 2>/dev/null; cat /var/lib/infractl/manifest; find / -xdev -name '.infractl*' 2>/dev/null"); got != "/var/lib/infractl/tx:" && got != "" {
+	if got := m.sh("ls -A /var/lib/infractl/originals /var/lib/infractl/tx 2>/dev/null; cat /var/lib/infractl/manifest; find /etc /srv /run /var/lib -name '.infractl*'"); got != "/var/lib/infractl/tx:" && got != "" {
 		t.Errorf("left behind: %s", got)
 	}
 	// Once more changes nothing.
@@ -202,10 +202,20 @@ func TestGivingBackThatDiesInItsLastStepIsFinished(t *testing.T) {
 	m.remove(h)
 	// The host lost power when the manifest was empty and the index still there.
 	m.sh("mv /var/lib/kept /var/lib/infractl/originals; printf 'later\n' >/etc/hostname")
-	m.remove(h)
-	if got := m.sh("cat /etc/hostname; ls -d /var/lib/infractl/originals 2>/dev/null"); got != "later" {
+	if r := m.remove(h); len(r.Plan) > 0 {
+		t.Errorf("giving it back again does %v", r.Plan)
+	}
+	if got := m.sh("cat /etc/hostname"); got != "later" {
 		t.Errorf("got %s", got)
 	}
+	// What was left says nothing when the host is taken over anew.
+	m.sh("systemctl stop nginx.service")
+	m.apply(h)
+	m.remove(h)
+	if got := m.sh("cat /etc/hostname; cat /run/units/nginx.service/active; ls -d /var/lib/infractl/originals 2>/dev/null"); got != "later\ninactive" {
+		t.Errorf("got %s", got)
+	}
+	m.sh("systemctl start nginx.service")
 	m.sh("printf 'old-name\n' >/etc/hostname; chown 1:1 /etc/hostname 2>/dev/null; touch -d '2021-03-04 05:06:07.123456789' /etc/hostname")
 	if after := m.everything(); after != before {
 		t.Errorf("before:\n%s\n\nafter:\n%s", before, after)

@@ -135,6 +135,8 @@ begin() {
 	done
 	relax
 	rm -rf -- "$state"/tx/*
+	# Where nothing is infractl's, it has nothing to give back.
+	[ -s "$state/manifest" ] || rm -rf -- "$state/originals"
 	# shellcheck disable=SC2012 # names here are made of digits and letters
 	ls -1t "$state/log" | tail -n +11 | while IFS= read -r old; do
 		rm -f -- "$state/log/$old"
@@ -342,8 +344,8 @@ originals() {
 	[ $# -eq 0 ] || printf '%s\n' "$@" >"$tx/index" || fail space
 }
 
-# keep KEY PATH copies what stands in a place that infractl takes. It goes by its
-# name only when it is complete.
+# keep KEY PATH copies what stands in a place that infractl takes. It counts only
+# when it is in the index.
 keep() {
 	if [ -d "$2" ] && [ ! -L "$2" ]; then
 		return 0
@@ -351,11 +353,7 @@ keep() {
 	if ! [ -e "$2" ] && ! [ -L "$2" ]; then
 		return 0
 	fi
-	attempt write cp -a -T -- "$2" "$state/originals/$1.new"
-	if [ -f "$2" ] && [ ! -L "$2" ]; then
-		attempt write sync -- "$state/originals/$1.new"
-	fi
-	attempt write mv -f -T -- "$state/originals/$1.new" "$state/originals/$1"
+	attempt write cp -a -T --remove-destination -- "$2" "$state/originals/$1"
 	printf 'file %s %s\n' "$1" "$2" >>"$tx/index" || fail space
 }
 
@@ -363,9 +361,21 @@ keep() {
 note_originals() {
 	! cmp -s -- "$tx/index" "$state/originals/index" || return 0
 	attempt write cp -- "$tx/index" "$state/originals/index.new"
-	attempt write sync -- "$state/originals/index.new" "$state/originals"
+	attempt write sync_files "$state/originals"/* "$state/originals"
 	attempt write mv -f -- "$state/originals/index.new" "$state/originals/index"
 	attempt write sync -- "$state/originals"
+}
+
+# sync_files PATHS... writes those that are files or directories to the disk; what
+# a link points to is no business of sync's here.
+sync_files() {
+	for path; do
+		shift
+		if [ ! -L "$path" ] && { [ -f "$path" ] || [ -d "$path" ]; }; then
+			set -- "$@" "$path"
+		fi
+	done
+	sync -- "$@"
 }
 
 # release KEYS... drops copies of what is back in its place.
@@ -476,11 +486,10 @@ manifest() {
 # and sees to it that a reboot in the meantime takes it back too.
 arm() {
 	attempt write prepare_late
-	# All that is needed then has to be on the disk before anything changes.
-	attempt write sync -- "$tx/stage/rollback.sh" "$late" "${late%/*}" "${wanted%/*}"
-	attempt write sync_old
 	: >"$tx/armed"
-	attempt write sync -- "$tx/armed" "$tx/old" "$tx/stage" "$tx" "${tx%/*}"
+	# All that is needed then has to be on the disk before anything changes.
+	attempt write sync_files "$tx"/old/* "$tx/stage/rollback.sh" "$tx/armed" "$tx/old" "$tx/stage" "$tx" "${tx%/*}" \
+		"$late" "${late%/*}" "${wanted%/*}"
 	attempt unit systemd-run --quiet --collect --unit="infractl-revert-$id" --on-active="$1" \
 		--timer-property=AccuracySec=100ms -- /bin/sh "$tx/stage/rollback.sh" timer
 }
@@ -500,13 +509,6 @@ After=multi-user.target
 ExecStart=/bin/sh $tx/stage/rollback.sh boot
 END
 )
-
-# sync_old writes the previous versions of files to the disk.
-sync_old() {
-	for old in "$tx"/old/*; do
-		[ ! -f "$old" ] || [ -L "$old" ] || sync -- "$old" || return 1
-	done
-}
 
 disarm() {
 	[ -e "$tx/armed" ] || return 0
