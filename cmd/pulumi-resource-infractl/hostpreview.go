@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
 	pulumirpc "github.com/pulumi/pulumi/sdk/v3/proto/go"
@@ -46,7 +47,12 @@ func (c *configuration) foresee(ctx context.Context, urn resource.URN, inputs, p
 		defer conn.Close()
 		var actual *provision.Actual
 		if actual, err = conn.Inspect(ctx, in.Host); err == nil {
-			outputs[foundProperty] = resource.NewObjectProperty(foundOutputs(in, known, old, actual))
+			found := foundOutputs(in, known, old, actual)
+			outputs[foundProperty] = resource.NewObjectProperty(found)
+			if names := foreignFiles(found); len(names) > 0 {
+				// For plain pulumi, which does not show what is found.
+				c.log(pulumirpc.LogSeverity_INFO, urn, "files that are there already are taken over, and copies are kept: "+strings.Join(names, ", "), false)
+			}
 			return nil
 		}
 	}
@@ -82,6 +88,17 @@ func foundOutputs(in hostInputs, inputs resource.PropertyMap, old hostInputs, a 
 		delete(out, key)
 	}
 	return out
+}
+
+// foreignFiles are the files among what was found that are not infractl's yet.
+func foreignFiles(found resource.PropertyMap) []string {
+	var names []string
+	for _, name := range found["files"].ObjectValue().StableKeys() {
+		if v := found["files"].ObjectValue()[name].ObjectValue()["foreign"]; v.IsBool() && v.BoolValue() {
+			names = append(names, string(name))
+		}
+	}
+	return names
 }
 
 // withoutUnknowns drops what only the run itself will know.

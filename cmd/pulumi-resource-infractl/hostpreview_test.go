@@ -128,6 +128,9 @@ func TestFirstPreviewOfAnOwnServerSaysWhatStandsThere(t *testing.T) {
 	if _, ok := outputs[foundProperty]; !ok {
 		t.Fatalf("nothing was found: %v", outputs)
 	}
+	if said := e.said(pulumirpc.LogSeverity_INFO); !strings.Contains(said, at("theirs")) || strings.Contains(said, at("new")) {
+		t.Errorf("it says %q", said)
+	}
 	files := outputs[foundProperty].ObjectValue()["files"].ObjectValue()
 	if len(files) != 3 {
 		t.Errorf("found %v", files)
