@@ -29,6 +29,8 @@ type Actual struct {
 	// infractl's files before it took them, by path. A path of the manifest that
 	// is not among them was free.
 	Originals map[string]string
+	// Made are directories that infractl has made, those inside others first.
+	Made []string
 	// Found are the states in which infractl found units, by name, asked for or not.
 	Found map[string]Found
 	Facts Facts

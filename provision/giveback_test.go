@@ -36,6 +36,7 @@ func takenOver() *Actual {
 	a := asDesired(server())
 	a.Units["systemd-journald.service"] = Unit{Load: "loaded", Active: "active", File: "static"}
 	a.Originals = map[string]string{"/etc/nginx/nginx.conf": "k1", "/etc/nftables.conf": "k2"}
+	a.Made = []string{"/etc/haproxy", "/etc/ssh/sshd_config.d"}
 	running := Found{Load: "loaded", Active: "active", File: "enabled"}
 	a.Found = map[string]Found{
 		"systemd-journald.service": {Load: "loaded", Active: "active", File: "static"},

@@ -169,8 +169,10 @@ func parseRemembered(text string, a *Actual, trees map[string]Tree) {
 	// A copy of what stood in a place that infractl did not take in the end, or
 	// has given back, says nothing about what is there by now.
 	if len(a.Manifest) == 0 {
-		clear(a.Found)
+		a.Found, a.Made = map[string]Found{}, nil
 	}
+	slices.Sort(a.Made)
+	slices.Reverse(a.Made)
 	maps.DeleteFunc(a.Originals, func(path, _ string) bool { return !slices.Contains(a.Manifest, path) })
 	for name, user := range a.Users {
 		user.Groups = groups[name]
@@ -194,6 +196,10 @@ func parseOriginal(line string, a *Actual) {
 	case "file":
 		if key, path, ok := strings.Cut(rest, " "); ok {
 			a.Originals[path] = key
+		}
+	case "dir":
+		if !slices.Contains(a.Made, rest) {
+			a.Made = append(a.Made, rest)
 		}
 	case "unit":
 		if f := strings.Fields(rest); len(f) == 4 {

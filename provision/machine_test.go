@@ -139,7 +139,8 @@ func (m *machine) unit(name, conf, active, enabled string) {
 // by systemctl.
 func (m *machine) everything() string {
 	m.t.Helper()
-	return m.sh(`find /etc /srv \( -type f -o -type l \) ! -lname /dev/null -printf '%y %m %u:%g %T@ %p %l\n' -type f -exec sha256sum {} \; | sort
+	return m.sh(`find /etc /srv -type d -printf 'd %m %p\n' | sort
+find /etc /srv \( -type f -o -type l \) ! -lname /dev/null -printf '%y %m %u:%g %T@ %p %l\n' -type f -exec sha256sum {} \; | sort
 cd /run/units && for u in *; do echo "$u $(cat $u/active) $(cat $u/enabled)"; cat $u/running 2>/dev/null; done`)
 }
 

@@ -3,6 +3,7 @@ package provision
 import (
 	"fmt"
 	"maps"
+	"path"
 	"slices"
 
 	"github.com/infractl/infractl/provision/desired"
@@ -13,6 +14,7 @@ import (
 // index there says what is kept, a line each:
 //
 //	file KEY PATH                  the file KEY is a copy of what stood at PATH
+//	dir PATH                       the directory is made by infractl
 //	unit LOAD ACTIVE FILE NAME     how a unit was before infractl touched it
 //
 // The words about a unit are systemd's, with a "-" where it had none. A line
@@ -56,12 +58,26 @@ func found(h desired.Host, a *Actual) map[string]Found {
 	return all
 }
 
-// index are the lines of the index of originals about what is kept already, and
+// parents are the directories of files, each once.
+func parents(files []string) []string {
+	var out []string
+	for _, name := range files {
+		if dir := path.Dir(name); !slices.Contains(out, dir) {
+			out = append(out, dir)
+		}
+	}
+	return out
+}
+
+// index are the lines of the index of originals about what is noted already, and
 // about units.
-func index(files map[string]string, units map[string]Found) []string {
+func index(a *Actual, units map[string]Found) []string {
 	var lines []string
-	for _, name := range sortedKeys(files) {
-		lines = append(lines, "file "+files[name]+" "+name)
+	for _, name := range sortedKeys(a.Originals) {
+		lines = append(lines, "file "+a.Originals[name]+" "+name)
+	}
+	for _, name := range a.Made {
+		lines = append(lines, "dir "+name)
 	}
 	word := func(s string) string {
 		if s == "" {

@@ -51,7 +51,7 @@ func newTransaction(id, holder string, h desired.Host, a *Actual, plan []Action,
 	}
 	t := &transaction{dir: "/var/lib/infractl/tx/" + id, log: "/var/lib/infractl/log/" + id}
 	var files []Action
-	var packages, swaps, removals, removedTrees, directories []string
+	var packages, swaps, removals, removedTrees []string
 	acted := map[string]bool{} // units that something happens to
 	loads := map[string]bool{} // units that load their files anew
 	reload, needsNumber := false, map[string]int{}
@@ -84,11 +84,11 @@ func newTransaction(id, holder string, h desired.Host, a *Actual, plan []Action,
 			acted[action.Subject] = true
 		}
 	}
+	var names []string
 	for _, action := range files {
-		if dir := path.Dir(action.Subject); !slices.Contains(directories, dir) {
-			directories = append(directories, dir)
-		}
+		names = append(names, action.Subject)
 	}
+	directories := parents(names)
 	touches := func(u desired.Unit) bool {
 		return acted[u.Name] || slices.ContainsFunc(files, func(f Action) bool { return asksFor(u, f.Subject) != "" })
 	}
@@ -113,7 +113,7 @@ func newTransaction(id, holder string, h desired.Host, a *Actual, plan []Action,
 	theirs, free, units := foreign(h, a), free(h, a), found(h, a)
 	keeps := !leaving && (len(theirs)+len(free) > 0 || !maps.Equal(units, a.Found))
 	if keeps {
-		s.call("originals", index(a.Originals, units)...)
+		s.call("originals", index(a, units)...)
 		for _, name := range theirs {
 			s.call("keep", pathKey(name), name)
 		}
@@ -141,6 +141,7 @@ func newTransaction(id, holder string, h desired.Host, a *Actual, plan []Action,
 		for _, name := range free {
 			s.call("keep", pathKey(name), name)
 		}
+		s.call("made", parents(free)...)
 		s.call("note_originals")
 	}
 	for i, action := range files {
@@ -259,6 +260,9 @@ func newTransaction(id, holder string, h desired.Host, a *Actual, plan []Action,
 	}
 	switch {
 	case leaving:
+		if len(a.Made) > 0 {
+			s.call("unmake", a.Made...)
+		}
 		s.call("forget_originals")
 	case len(released) > 0:
 		s.call("release", released...)

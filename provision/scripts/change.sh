@@ -48,6 +48,7 @@ fail() {
 		disarm
 	else
 		unprepare "$tx"
+		unmade
 		if [ -e "$tx/manifest" ]; then
 			mv -f -- "$tx/manifest" "$state/manifest"
 		fi
@@ -355,6 +356,23 @@ keep() {
 	fi
 	attempt write cp -a -T --remove-destination -- "$2" "$state/originals/$1"
 	printf 'file %s %s\n' "$1" "$2" >>"$tx/index" || fail space
+}
+
+# made DIRECTORIES... notes those that do not exist and are about to be made, and
+# those above them.
+made() {
+	for directory; do
+		while [ ! -d "$directory" ]; do
+			printf 'dir %s\n' "$directory" >>"$tx/index" || fail space
+			printf '%s\n' "$directory" >>"$tx/made" || fail space
+			directory=${directory%/*}
+		done
+	done
+}
+
+# unmake DIRECTORIES... removes those that are empty.
+unmake() {
+	rmdir -- "$@" 2>/dev/null
 }
 
 # note_originals puts the index into its place once all that it names is on the disk.

@@ -24,6 +24,14 @@ relax() {
 	rm -f -- "$wanted" "$late"
 }
 
+# unmade removes the directories that a change made in vain.
+unmade() {
+	[ -e "${tx:?}/made" ] || return 0
+	while IFS= read -r directory; do
+		rmdir -- "$directory" 2>/dev/null
+	done <"$tx/made"
+}
+
 # hello tells the other side that this is a shell of root.
 hello() {
 	printf '@infractl\n'

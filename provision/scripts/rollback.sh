@@ -129,6 +129,7 @@ verify() {
 # disown puts the previous manifest back: files that are not infractl's any more,
 # such as one that a package brought, must not be removed later as if they were.
 disown() {
+	unmade
 	if [ -e "$tx/manifest" ]; then
 		mv -f -- "$tx/manifest" "$state/manifest"
 	fi
