@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/infractl/infractl/lab/api"
 	"github.com/infractl/infractl/lab/machine"
 )
 
@@ -55,6 +56,8 @@ func (d *daemon) routes() http.Handler {
 		"thaw":    d.thaw,
 		"kill":    d.kill,
 		"heal":    func(r *http.Request, _ hostFault) error { return d.fleet.Heal(r.Context()) },
+		"start":   d.startPlain,
+		"remove":  d.removePlain,
 	} {
 		mux.HandleFunc("POST /_lab/hosts/"+verb, func(w http.ResponseWriter, r *http.Request) {
 			var f hostFault
@@ -76,6 +79,8 @@ func (d *daemon) routes() http.Handler {
 			w.WriteHeader(http.StatusNoContent)
 		})
 	}
+	mux.HandleFunc("POST /_lab/machines", d.makePlain)
+	mux.HandleFunc("POST /_lab/machines/{host}/attach", d.attachPlain)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		answerError(w, http.StatusNotFound, "not_found", fmt.Errorf("the lab has no %s %s", r.Method, r.URL.Path))
 	})
@@ -139,6 +144,64 @@ func (d *daemon) kill(r *http.Request, f hostFault) error {
 		return err
 	}
 	return d.fleet.Kill(r.Context(), id)
+}
+
+func (d *daemon) startPlain(r *http.Request, f hostFault) error {
+	id, err := d.find(f.Host)
+	if err != nil {
+		return err
+	}
+	return d.fleet.StartPlain(r.Context(), id)
+}
+
+func (d *daemon) removePlain(r *http.Request, f hostFault) error {
+	id, err := d.find(f.Host)
+	if err != nil {
+		return err
+	}
+	return d.fleet.DeletePlain(r.Context(), id)
+}
+
+// makePlain makes a machine on the wire, for the lab's own key.
+func (d *daemon) makePlain(w http.ResponseWriter, r *http.Request) {
+	var p machine.Plain
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<16)).Decode(&p); err != nil {
+		answerError(w, http.StatusBadRequest, "json_error", err)
+		return
+	}
+	o := Options{Dir: d.dir}
+	key, err := os.ReadFile(o.identityFile() + ".pub")
+	if err != nil {
+		answerError(w, http.StatusInternalServerError, "server_error", err)
+		return
+	}
+	p.Keys = append(p.Keys, strings.TrimSpace(string(key)))
+	made, err := d.fleet.MakePlain(r.Context(), p)
+	if err != nil {
+		answerError(w, http.StatusConflict, "conflict", err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusCreated)
+	_ = json.NewEncoder(w).Encode(made) // the caller has gone; nothing to be done
+}
+
+// attachPlain gives a machine on the wire an address in a private network.
+func (d *daemon) attachPlain(w http.ResponseWriter, r *http.Request) {
+	var a api.Attachment
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<16)).Decode(&a); err != nil {
+		answerError(w, http.StatusBadRequest, "json_error", err)
+		return
+	}
+	id, err := d.find(r.PathValue("host"))
+	if err == nil {
+		err = d.fleet.AttachPlain(r.Context(), id, a)
+	}
+	if err != nil {
+		answerError(w, http.StatusConflict, "conflict", err)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
 }
 
 // errUnknownHost is wrapped by errors about a name that no machine has.

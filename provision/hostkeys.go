@@ -98,6 +98,9 @@ type verifier struct {
 	known []knownKey
 	// revoked are keys that nobody may use any more.
 	revoked []knownKey
+	// witness, if it is set, gets the key with the verdict on it, and the connection
+	// ends there.
+	witness func(key ssh.PublicKey, verdict error)
 }
 
 // knownKey is a line of a known_hosts file.
@@ -178,8 +181,19 @@ func (e *keyError) Error() string { return e.detail }
 // reinstalled is what to do about another key than the expected one.
 const reinstalled = "if the host was reinstalled on purpose, put its new key into the configuration; otherwise something else answers at this address: do not go on"
 
-// check judges the key that the host has shown and proved to have.
+// check judges the key that the host has shown and proved to have, and ends the
+// connection if somebody only wants to see that.
 func (v *verifier) check(key ssh.PublicKey) error {
+	err := v.judge(key)
+	if v.witness != nil {
+		v.witness(key, err)
+		return &keyError{detail: "the host's key was only looked at", kind: ErrHostKeyUnknown, shown: key.Type()}
+	}
+	return err
+}
+
+// judge says what is wrong with a key.
+func (v *verifier) judge(key ssh.PublicKey) error {
 	wrong := func(hint, format string, arguments ...any) error {
 		return &keyError{detail: fmt.Sprintf(format, arguments...), hint: hint, kind: ErrHostKeyMismatch, shown: key.Type()}
 	}

@@ -11,8 +11,6 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/infractl/infractl/templates/application"
-	"github.com/infractl/infractl/templates/haproxy"
-	"github.com/infractl/infractl/templates/nginx"
 )
 
 // Defaults of a server that no API made. They understate: daemons that are sized
@@ -24,8 +22,8 @@ const (
 	leastMemory = 256
 )
 
-// spareKey is the place in the inventory of servers that are given to no tier.
-const spareKey = "spare"
+// Spare is the list of the inventory with servers that are given to no tier.
+const Spare = "spare"
 
 // Names by which servers and what is on them can be called.
 var (
@@ -39,7 +37,7 @@ var (
 // defaults. One server may be given to several tiers: then it is the same, and
 // what is said about it in one place need not be said in the others.
 func decodeInventory(v value, e Environment) Inventory {
-	places := append(TierNames(), spareKey)
+	places := append(TierNames(), Spare)
 	f := v.fields(places...)
 	inv := Inventory{Tiers: map[string][]*OwnServer{}}
 	known := map[string]*OwnServer{} // by endpoint
@@ -53,7 +51,7 @@ func decodeInventory(v value, e Environment) Inventory {
 			switch {
 			case !again:
 				known[s.endpoint()] = s
-			case place == spareKey:
+			case place == Spare:
 				v.p.add(item.key, "is %s, which is not spare", first.key)
 				continue
 			case slices.Contains(inv.Tiers[place], first):
@@ -63,7 +61,7 @@ func decodeInventory(v value, e Environment) Inventory {
 				first.join(s, v.p)
 				s = first
 			}
-			if place == spareKey {
+			if place == Spare {
 				inv.Spare = append(inv.Spare, s)
 			} else {
 				inv.Tiers[place] = append(inv.Tiers[place], s)
@@ -256,11 +254,11 @@ func checkSupply(v value, e Environment) {
 		case wanted > spare && listed == 0 && spare == 0:
 			v.p.add(list, "must name the hosts of tier %s", tier)
 		case wanted > spare:
-			v.p.add(count, "is %d, but %s[%d] is missing: %s names %d, and %s.%s has %d left", t.Count, list, listed+spare, list, listed, v.key, spareKey, spare)
+			v.p.add(count, "is %d, but %s[%d] is missing: %s names %d, and %s.%s has %d left", t.Count, list, listed+spare, list, listed, v.key, Spare, spare)
 		case taker != "":
 			// If both took from the list, one that grows would take the other's.
 			v.p.add(count, "is %d, but %s names %d, and tier %s takes hosts from %s.%s already; move those that it has from there to the end of %s.%s",
-				t.Count, list, listed, taker, v.key, spareKey, v.key, taker)
+				t.Count, list, listed, taker, v.key, Spare, v.key, taker)
 		default:
 			spare, taker = spare-wanted, tier
 		}
@@ -277,22 +275,7 @@ func checkMachine(v value, e Environment, m Machine) {
 		v.p.add(s.key+".memory", "is %d, but on this server are %s, and each needs %d at least", s.MemoryMB, m.names(), leastMemory)
 	}
 	// Each listens on ports of its own, but the operator chooses some.
-	ports := map[int]string{}
-	for _, h := range m.Hosts {
-		switch h.Tier {
-		case TierLB:
-			ports[80], ports[443] = "HAProxy", "HAProxy"
-			ports[haproxy.MonitorPort], ports[haproxy.MetricsPort] = "HAProxy", "HAProxy"
-		case TierWeb:
-			ports[int(e.webPort(h))], ports[nginx.StatusPort] = "nginx", "nginx"
-		case TierDB:
-			ports[databasePort] = "PostgreSQL"
-		case TierApp:
-			for i := 1; i <= application.MaxProcesses; i++ {
-				ports[application.FirstPort+i] = "the application's processes"
-			}
-		}
-	}
+	ports := e.fixedPorts(m, application.MaxProcesses)
 	_, serves := m.host(TierApp)
 	if who, taken := ports[e.Application.Port]; taken && serves && !v.p.has(namespace+"application.port") {
 		v.p.add(namespace+"application.port", "must not be %d, where %s listens on the same server as %s", e.Application.Port, who, m.names())

@@ -30,7 +30,7 @@ func labCommand() *cli.Command {
 			"base images are kept in $INFRACTL_LAB_CACHE (default /var/cache/infractl-lab).",
 		Subcommands: []*cli.Command{
 			labUpCommand(), labDownCommand(), labStatusCommand(), labSSHCommand(), labLogsCommand(),
-			labRestartCommand(), labImageCommand(), labFaultCommand(), labGuardCommand(), labServeCommand(),
+			labMachinesCommand(), labRestartCommand(), labImageCommand(), labFaultCommand(), labGuardCommand(), labServeCommand(),
 		},
 	}
 }

@@ -77,6 +77,7 @@ func newApp() *cli.App {
 			outputsCommand(),
 			historyCommand(),
 			unlockCommand(),
+			hostsCommand(),
 			statusCommand(),
 			sshCommand(),
 			execCommand(),

@@ -119,6 +119,27 @@ func begin(c *cli.Context, skipFiles bool) (*session, error) {
 	return open(c, skipFiles)
 }
 
+// openConfig opens no more than the configuration of the environment that the command
+// line names. It may be wrong; the engine's Problems say how.
+func openConfig(c *cli.Context, skipFiles bool) (*session, error) {
+	s := &session{c: c, style: styleOf(c, os.Stderr)}
+	s.newReporter()
+	var err error
+	s.engine, err = engine.OpenConfig(engine.Settings{
+		Dir: ".", Environment: c.String("env"), Version: version().Version, Say: s.say,
+		Command: commandName(c), Args: os.Args[1:], SkipFiles: skipFiles,
+	})
+	if err == nil {
+		err = s.answerQuestions()
+	}
+	if err != nil {
+		s.reporter.Finish()
+		return nil, err
+	}
+	lifeOf(c).opened(s)
+	return s, nil
+}
+
 // open opens the environment that the command line names.
 func open(c *cli.Context, skipFiles bool) (*session, error) {
 	patience := engine.DefaultLockTimeout

@@ -7,12 +7,12 @@ import (
 )
 
 func TestAddressesLieInTheLabsRanges(t *testing.T) {
-	for _, p := range []netip.Prefix{Servers4, Computer4, router4} {
+	for _, p := range []netip.Prefix{Servers4, Wire4, Computer4, router4} {
 		if !Range4.Contains(p.Addr()) {
 			t.Errorf("%s is outside %s", p, Range4)
 		}
 	}
-	for _, p := range []netip.Prefix{Servers6, Computer6, router6} {
+	for _, p := range []netip.Prefix{Servers6, Wire6, Computer6, router6} {
 		if !Range6.Contains(p.Addr()) {
 			t.Errorf("%s is outside %s", p, Range6)
 		}
@@ -20,6 +20,9 @@ func TestAddressesLieInTheLabsRanges(t *testing.T) {
 	// No server can get an address of the link between computer and router.
 	if Servers4.Overlaps(Computer4.Masked()) || Servers6.Overlaps(Computer6.Masked()) {
 		t.Error("servers could get the computer's address")
+	}
+	if Servers4.Overlaps(Wire4) || Servers6.Overlaps(Wire6) || Wire4.Overlaps(Computer4) || Wire6.Overlaps(Computer6) {
+		t.Error("the wire's networks are others', too")
 	}
 	if !Computer4.Contains(router4.Addr()) || !Computer6.Contains(router6.Addr()) {
 		t.Error("computer and router are not on one link")

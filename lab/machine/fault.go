@@ -86,13 +86,19 @@ func (f *Fleet) Cut(ctx context.Context, c Cut) error {
 	if err := c.Scope.check(); err != nil {
 		return err
 	}
-	for _, id := range []int64{c.From, c.To} {
-		if _, err := f.find(id); err != nil {
-			return err
-		}
+	from, err := f.find(c.From)
+	if err != nil {
+		return err
 	}
-	if c.From == c.To {
+	to, err := f.find(c.To)
+	if err != nil {
+		return err
+	}
+	switch {
+	case c.From == c.To:
 		return errors.New("a server cannot be cut from itself: name two servers")
+	case from.Plain != to.Plain:
+		return errors.New("a machine on the wire and a server of the cloud share no network to be cut in: isolate one of them")
 	}
 	f.mu.Lock()
 	if !slices.Contains(f.faults.Cuts, c) {
@@ -215,7 +221,7 @@ func (f *Fleet) applyFaults(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	errs := []error{f.loadRouterRules(ctx)}
+	errs := []error{f.loadRouterRules(ctx), f.loadWireRules(ctx)}
 	for network := range networks {
 		router, err := openNamespace(networkNamespace(network))
 		if errors.Is(err, fs.ErrNotExist) {

@@ -63,8 +63,11 @@ type Fleet struct {
 
 	// rules are loaded by one at a time, so that the last change wins.
 	rulesMu sync.Mutex
-	// loaded is what was last loaded, by namespace.
-	loaded map[string]string
+	// loaded is what was last loaded, by namespace and template.
+	loaded map[[2]string]string
+
+	// plainMu is held while a plain machine gets its number.
+	plainMu sync.Mutex
 }
 
 // machine is one machine. The API never makes two calls for one server at
@@ -84,6 +87,8 @@ type record struct {
 	Attachments []attachment       `json:"attachments,omitempty"`
 	Firewall    *api.FirewallRules `json:"firewall,omitempty"`
 	Started     time.Time          `json:"started,omitzero"`
+	// Plain says that no API made it: its public interface is on the wire.
+	Plain bool `json:"plain,omitempty"`
 }
 
 // attachment is a machine's cable into a private network.
@@ -112,7 +117,7 @@ func newFleet(cfg Config) (*Fleet, error) {
 	f := &Fleet{
 		cfg: cfg, log: cfg.Logger, groups: groups, resolvers: findResolvers(),
 		machines: map[int64]*machine{}, floating: map[netip.Prefix]int64{}, volumes: map[int64]*volume{},
-		loaded: map[string]string{},
+		loaded: map[[2]string]string{},
 	}
 	return f, f.load()
 }
@@ -397,7 +402,7 @@ func (f *Fleet) Delete(ctx context.Context, id int64) error {
 		return err
 	}
 	f.log.Info("deleted", "machine", m.Server.Name, "id", id)
-	return f.loadRouterRules(ctx)
+	return errors.Join(f.loadRouterRules(ctx), f.loadWireRules(ctx))
 }
 
 // saveShared writes what is not of one machine; the caller holds f.mu.
@@ -423,6 +428,10 @@ type State struct {
 	Private []netip.Addr `json:"private"`
 	// Floating are the addresses routed to it.
 	Floating []netip.Prefix `json:"floating"`
+	// Plain says that it is on the wire, and no API made it.
+	Plain bool `json:"plain,omitempty"`
+	// MAC is the link-layer address of its public interface.
+	MAC string `json:"mac"`
 	// Disk is the directory of what differs from the image on its disk.
 	Disk string `json:"disk"`
 }
@@ -459,6 +468,10 @@ func (r *record) state() State {
 	s := State{
 		ID: r.Server.ID, Name: r.Server.Name, Image: r.Server.Image, Status: "off",
 		Started: r.Started, IPv4: r.Server.IPv4, Private: []netip.Addr{}, Floating: []netip.Prefix{},
+		Plain: r.Plain, MAC: publicMAC(r.Server.ID).String(),
+	}
+	if r.Plain {
+		s.IPv6 = wireAddresses(r.Server.ID)[1].Addr()
 	}
 	if r.Server.IPv6.IsValid() {
 		s.IPv6 = firstHost(r.Server.IPv6)

@@ -36,7 +36,12 @@ func (f *Fleet) plugMachine(ctx context.Context, m *machine) error {
 	if err := f.loadRouterRules(ctx); err != nil {
 		return err
 	}
-	if err := f.plugPublic(m, guest); err != nil {
+	if m.Plain {
+		err = f.plugWire(ctx, m, guest)
+	} else {
+		err = f.plugPublic(m, guest)
+	}
+	if err != nil {
 		return fmt.Errorf("connect with the public network: %w", err)
 	}
 	for _, a := range m.Attachments {
@@ -418,19 +423,20 @@ func (f *Fleet) loadChanged(ctx context.Context, n *namespace, template string, 
 	if err != nil {
 		return err
 	}
-	if f.loaded[n.name] == text {
+	key := [2]string{n.name, template}
+	if f.loaded[key] == text {
 		return nil
 	}
 	if err := n.rules(ctx, text); err != nil {
 		return fmt.Errorf("load the rules of %s: %w", n.name, err)
 	}
-	f.loaded[n.name] = text
+	f.loaded[key] = text
 	return nil
 }
 
-// forgetRules makes the next load of a namespace's rules happen for sure.
+// forgetRules makes the next load of a private network's rules happen for sure.
 func (f *Fleet) forgetRules(name string) {
 	f.rulesMu.Lock()
 	defer f.rulesMu.Unlock()
-	delete(f.loaded, name)
+	delete(f.loaded, [2]string{name, "private.nft.tmpl"})
 }

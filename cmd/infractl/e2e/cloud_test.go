@@ -5,6 +5,7 @@ package e2e
 import (
 	"context"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -17,6 +18,12 @@ import (
 
 // The hosts of these tests are servers of the lab's cloud; with the build tag
 // hosts, own_test.go stands here, with machines that no API made.
+
+// place is what a project knows of its hosts beside what the cloud does: nothing.
+type place struct{}
+
+// baseConfig is what differs from the committed lab environment: nothing.
+func baseConfig() map[string]string { return nil }
 
 // newSite is a project for the environment that the tests share.
 func newSite(dir string) (*project, error) { return newProject(dir, "e2e", nil) }
@@ -33,8 +40,12 @@ const databaseType = "type: cx33, "
 // loginNeedsSudo says that the user who logs in is not root.
 const loginNeedsSudo = true
 
-// failoverLimit is the longest that the virtual IP may be silent.
-const failoverLimit = 1500 * time.Millisecond
+// The longest that the virtual IP may be silent when its holder's host is gone, and
+// when its HAProxy does not work.
+const (
+	hostGoneLimit = 1500 * time.Millisecond
+	failoverLimit = 1500 * time.Millisecond
+)
 
 // badInputs are mistakes in an environment that does not exist yet.
 var badInputs = []badInput{
@@ -117,12 +128,6 @@ func (p *project) requireOnly(t *testing.T, o outputs) {
 	if !slices.Equal(known, servers) {
 		t.Errorf("the cloud has %v, the environment knows %v", servers, known)
 	}
-}
-
-// cloud is a client of the API with the operator's token.
-func (p *project) cloud() *hcloud.Client {
-	vars := p.variables()
-	return hcloud.NewClient(hcloud.WithEndpoint(vars["HCLOUD_ENDPOINT"]), hcloud.WithToken(vars["HCLOUD_TOKEN"]))
 }
 
 // inCloud lists everything that carries the environment's label, as "kind name".
@@ -212,4 +217,17 @@ func addFault(t *testing.T, f api.Fault) {
 func clearFaults(t *testing.T) {
 	t.Helper()
 	order(t, "ending all faults", func(ctx context.Context) error { return faults(t).ClearFaults(ctx) })
+}
+
+// Every daemon's own checker judges its files on the way, and every daemon has
+// to be healthy with them.
+func TestAnEnvironmentOfDebian12ServesToo(t *testing.T) {
+	t.Parallel()
+	p := newSmall(t, "bookworm", map[string]string{"infractl:image": "debian-12", "infractl:vip": "{ipv4: true, ipv6: true}"})
+	r := p.up(t)
+	report(os.Stdout, "up of four hosts with Debian 12", "%.1f s", r.took.Seconds())
+	requireWhole(t, p)
+	if release := p.on(t, "lb-1", "cat /etc/debian_version"); !strings.HasPrefix(release, "12") {
+		t.Errorf("lb-1 runs Debian %s", release)
+	}
 }

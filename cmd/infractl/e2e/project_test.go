@@ -19,6 +19,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/hetznercloud/hcloud-go/v2/hcloud"
 )
 
 // checkout is the root of the repository.
@@ -44,8 +46,7 @@ func checkout() string {
 type project struct {
 	dir string
 	env string
-	// machines are what the lab calls the hosts that were there before.
-	machines map[string]string
+	place
 	// base is what always differs from the committed lab environment.
 	base map[string]string
 }
@@ -53,7 +54,7 @@ type project struct {
 // newProject makes a project directory whose environment has the configuration
 // of the committed lab environment, changed by the given key=YAML pairs.
 func newProject(dir, env string, changes map[string]string) (*project, error) {
-	p := &project{dir: dir, env: env}
+	p := &project{dir: dir, env: env, base: baseConfig()}
 	return p, p.write(changes)
 }
 
@@ -139,6 +140,12 @@ func (p *project) variables() map[string]string {
 		}
 	}
 	return vars
+}
+
+// cloud is a client of the API with the operator's token.
+func (p *project) cloud() *hcloud.Client {
+	vars := p.variables()
+	return hcloud.NewClient(hcloud.WithEndpoint(vars["HCLOUD_ENDPOINT"]), hcloud.WithToken(vars["HCLOUD_TOKEN"]))
 }
 
 // run is what a command did.

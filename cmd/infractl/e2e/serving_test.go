@@ -199,16 +199,3 @@ func TestNoSecretStandsInTheStateInPlaintext(t *testing.T) {
 		}
 	}
 }
-
-// Every daemon's own checker judges its files on the way, and every daemon has
-// to be healthy with them.
-func TestAnEnvironmentOfDebian12ServesToo(t *testing.T) {
-	t.Parallel()
-	p := newSmall(t, "bookworm", map[string]string{"infractl:image": "debian-12", "infractl:vip": "{ipv4: true, ipv6: true}"})
-	r := p.up(t)
-	report(os.Stdout, "up of four hosts with Debian 12", "%.1f s", r.took.Seconds())
-	requireWhole(t, p)
-	if release := p.on(t, "lb-1", "cat /etc/debian_version"); !strings.HasPrefix(release, "12") {
-		t.Errorf("lb-1 runs Debian %s", release)
-	}
-}

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"github.com/infractl/infractl/cmd/infractl/internal/price"
@@ -35,6 +36,35 @@ func (e *Engine) Propose(counts map[string]int) error {
 	return nil
 }
 
+// Change goes on as if the configuration had another text, which may be incomplete: it
+// returns what is wrong with it that was not wrong before. Its file is changed only by
+// WriteConfig.
+func (e *Engine) Change(edit func(text []byte) ([]byte, error)) ([]stacks.Problem, error) {
+	text, err := edit(e.Config.text)
+	if err != nil {
+		return nil, fail(Invalid, "Nothing was changed.", "%s: %w", filepath.Base(e.Config.File), err)
+	}
+	config, err := parseConfig(e.Config.File, text)
+	if err != nil {
+		return nil, err
+	}
+	spec, problems, err := decoded(config.Values, e.decode)
+	if err != nil {
+		return nil, err
+	}
+	var fresh []stacks.Problem
+	for _, p := range problems {
+		if !slices.Contains(e.problems, p) {
+			fresh = append(fresh, p)
+		}
+	}
+	if e.read == nil {
+		e.read = e.Config.text
+	}
+	e.Config, e.Spec, e.problems = config, spec, problems
+	return fresh, nil
+}
+
 // WriteConfig writes the configuration that was proposed into its file. It fails if
 // the file is not as it was when it was read: somebody else has changed it since.
 func (e *Engine) WriteConfig() error {
@@ -49,6 +79,9 @@ func (e *Engine) WriteConfig() error {
 		if err := rewriteFile(e.Config.File, e.Config.text); err != nil {
 			return fail(Invalid, "Nothing was changed.", "cannot write the environment's configuration: %w", err)
 		}
+	}
+	if e.workDir == "" {
+		return nil // whoever runs Pulumi next copies it
 	}
 	return e.copyConfig()
 }

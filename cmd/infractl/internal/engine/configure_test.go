@@ -167,3 +167,34 @@ func inode(t *testing.T, path string) uint64 {
 	}
 	return info.Sys().(*syscall.Stat_t).Ino
 }
+
+func TestAnIncompleteConfigurationIsOpenedAndChanged(t *testing.T) {
+	const text = "config:\n  infractl:target: hosts # racks\n"
+	dir := put(t, map[string]string{"Pulumi.yaml": "name: shop\nruntime: go\n", "Pulumi.prod.yaml": text})
+	e, err := OpenConfig(Settings{Dir: dir, SkipFiles: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(e.Problems()) == 0 {
+		t.Error("nothing is wrong with an environment without hosts")
+	}
+	to := func(hosts string) func([]byte) ([]byte, error) {
+		return func([]byte) ([]byte, error) { return []byte(text + "  infractl:hosts: " + hosts + "\n"), nil }
+	}
+	fresh, err := e.Change(to("{web: [{address: 192.0.2.1}]}"))
+	if err != nil || len(fresh) != 0 {
+		t.Errorf("what was wrong before is taken for new: %v, %v", fresh, err)
+	}
+	if fresh, err = e.Change(to("{web: [{address: 192.0.2.1}, {address: 192.0.2.1}]}")); err != nil || len(fresh) != 1 || fresh[0].Key != "infractl:hosts.web[1]" {
+		t.Errorf("%v, %v", fresh, err)
+	}
+	if got := read(t, e.Config.File); got != text {
+		t.Errorf("the file was changed already:\n%s", got)
+	}
+	if err := e.WriteConfig(); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, e.Config.File); !strings.HasSuffix(got, "{address: 192.0.2.1}]}\n") {
+		t.Errorf("the file is\n%s", got)
+	}
+}

@@ -61,6 +61,7 @@ type Engine struct {
 
 	say       func(string, ...any)
 	decode    stacks.DecodeOptions
+	problems  []stacks.Problem
 	read      []byte // the configuration's text before Propose
 	cloud     *hetzner
 	offers    catalog
@@ -83,27 +84,12 @@ type Sink func(apitype.EngineEvent)
 // Open finds the project and the environment, loads its variables and checks
 // its configuration. It touches neither the cloud nor the state.
 func Open(ctx context.Context, s Settings) (*Engine, error) {
-	e := &Engine{say: s.Say, settings: s}
-	var err error
-	if e.Project, err = FindProject(s.Dir); err != nil {
+	e, err := OpenConfig(s)
+	if err != nil {
 		return nil, err
 	}
-	if e.Environment, err = e.Project.Choose(s.Environment); err != nil {
-		return nil, err
-	}
-	if err := LoadVariables(e.Project, e.Environment); err != nil {
-		return nil, err
-	}
-	if e.Config, err = e.Project.ReadConfig(e.Environment); err != nil {
-		return nil, err
-	}
-	if e.decode, err = stacks.OperatorOptions(e.Environment, e.Project.Dir); err != nil {
-		return nil, fail(Invalid, "", "%w", err)
-	}
-	e.decode.SkipFiles = s.SkipFiles
-	e.Spec, err = stacks.Decode(e.Config.Values, e.decode)
-	if err != nil && !s.SkipFiles {
-		return nil, fail(Invalid, "", "%s is not right:\n%w", filepath.Base(e.Config.File), err)
+	if len(e.problems) > 0 && !s.SkipFiles {
+		return nil, fail(Invalid, "", "%s is not right:\n%w", filepath.Base(e.Config.File), &stacks.ConfigError{Problems: e.problems})
 	}
 	if e.Tools, err = FindTools(ctx, e.Project, s.Force); err != nil {
 		return nil, err
@@ -127,6 +113,44 @@ func Open(ctx context.Context, s Settings) (*Engine, error) {
 	e.journal = journal{path: filepath.Join(e.workDir, "run.json")}
 	return e, nil
 }
+
+// OpenConfig is Open for what needs nothing but the configuration, which may also be
+// wrong: then Problems says how. Neither Pulumi nor a state has to be there.
+func OpenConfig(s Settings) (*Engine, error) {
+	e := &Engine{say: s.Say, settings: s}
+	var err error
+	if e.Project, err = FindProject(s.Dir); err != nil {
+		return nil, err
+	}
+	if e.Environment, err = e.Project.Choose(s.Environment); err != nil {
+		return nil, err
+	}
+	if err := LoadVariables(e.Project, e.Environment); err != nil {
+		return nil, err
+	}
+	if e.Config, err = e.Project.ReadConfig(e.Environment); err != nil {
+		return nil, err
+	}
+	if e.decode, err = stacks.OperatorOptions(e.Environment, e.Project.Dir); err != nil {
+		return nil, fail(Invalid, "", "%w", err)
+	}
+	e.decode.SkipFiles = s.SkipFiles
+	e.Spec, e.problems, err = decoded(e.Config.Values, e.decode)
+	return e, err
+}
+
+// decoded reads a configuration as far as it can be read, with what is wrong with it.
+func decoded(values map[string]string, o stacks.DecodeOptions) (stacks.Environment, []stacks.Problem, error) {
+	spec, err := stacks.Decode(values, o)
+	var wrong *stacks.ConfigError
+	if errors.As(err, &wrong) {
+		return spec, wrong.Problems, nil
+	}
+	return spec, nil, err
+}
+
+// Problems are what is wrong with the configuration.
+func (e *Engine) Problems() []stacks.Problem { return e.problems }
 
 // Preflight checks whatever can be known before anything is changed.
 func (e *Engine) Preflight(ctx context.Context) error {

@@ -1,6 +1,6 @@
-// Package stackfile changes counts of hosts in the text of a stack's
-// configuration file, Pulumi.<environment>.yaml. Whatever else is in the file
-// stays as it is, to the byte: comments, order, quoting, indentation.
+// Package stackfile changes counts of hosts, and entries of the inventory, in the
+// text of a stack's configuration file, Pulumi.<environment>.yaml. Whatever else is in
+// the file stays as it is, to the byte: comments, order, quoting, indentation.
 package stackfile
 
 import (
