@@ -84,9 +84,11 @@ func planHalt(u desired.Unit, a *Actual, changed map[string]bool) []Action {
 	if !actual.Running() && actual.Active != "activating" {
 		return nil
 	}
-	switch {
-	case !u.Active:
+	switch _, noted := a.Found[u.Name]; {
+	case !u.Active && noted:
 		return []Action{{Kind: HaltUnit, Subject: u.Name, Reason: "it did not run before"}}
+	case !u.Active:
+		return []Action{{Kind: HaltUnit, Subject: u.Name, Reason: "it must not run"}}
 	case redefined(u, changed):
 		return []Action{{Kind: HaltUnit, Subject: u.Name, Reason: "its previous definition comes back"}}
 	}
@@ -103,13 +105,13 @@ func planReturn(u desired.Unit, a *Actual, changed map[string]bool) []Action {
 	switch {
 	case actual.Fixed(), actual.File == "masked":
 	case u.Enabled && !actual.Enabled():
-		add(EnableUnit, "it was enabled before")
+		add(EnableUnit, "")
 	case !u.Enabled && actual.Enabled():
-		add(DisableUnit, "it was not enabled before")
+		add(DisableUnit, "")
 	}
 	if u.Active {
 		if !actual.Running() || redefined(u, changed) {
-			add(StartUnit, "it ran before")
+			add(StartUnit, "it is to run as before")
 		} else if kind, why := unloads(u, a, changed); kind != "" {
 			add(kind, why)
 		}

@@ -3,6 +3,7 @@ package provision
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"errors"
 	"flag"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/infractl/infractl/provision/desired"
 )
@@ -178,6 +180,23 @@ func matchGolden(t *testing.T, name, got string) {
 	}
 	if got != string(want) {
 		t.Errorf("the scripts differ from %s; run go test -update and look at the difference:\n%s", golden, got)
+	}
+}
+
+func TestDirectoriesThatAChangeMakesAreNotedUpToTheTop(t *testing.T) {
+	tx := t.TempDir()
+	s := newScript()
+	s.set("tx", tx)
+	s.load("change")
+	s.call("made", "/no such directory/a/b", tx+"/c", tx)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if out, err := exec.CommandContext(ctx, "sh", "-c", s.String()).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	text, err := os.ReadFile(filepath.Join(tx, "index"))
+	if want := "dir /no such directory/a/b\ndir /no such directory/a\ndir /no such directory\ndir " + tx + "/c\n"; err != nil || string(text) != want {
+		t.Errorf("the index is %q, %v", text, err)
 	}
 }
 

@@ -172,3 +172,43 @@ func TestPreviewOfAnOwnServerThatDoesNotAnswerSaysHowToGoOn(t *testing.T) {
 		t.Errorf("it warns: %q", said)
 	}
 }
+
+func TestPreviewOfAnUpdateLooksOnlyWhereAFileIsNew(t *testing.T) {
+	e := newEngine(t)
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	for _, name := range []string{"known", "theirs"} {
+		if err := os.WriteFile(at(name), []byte("text of "+name+"\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	own := ownServer(t)
+	properties := func(files map[string]any) resource.PropertyMap {
+		inputs := object(own)
+		inputs["files"] = resource.NewObjectProperty(object(files))
+		checked, failures := e.check(hostType, inputs)
+		if len(failures) > 0 {
+			t.Fatal(failures)
+		}
+		return checked
+	}
+	known := map[string]any{at("known"): map[string]any{"content": "ours\n"}}
+	more := map[string]any{at("known"): map[string]any{"content": "ours, changed\n"}, at("theirs"): map[string]any{"content": "ours\n"}}
+	preview := func(from, to map[string]any) resource.PropertyMap {
+		old, new := packed(t, properties(from)), packed(t, properties(to))
+		r, err := e.client.Update(t.Context(), &pulumirpc.UpdateRequest{Id: "web-1", Urn: urnFor(hostType, "web-1"), Olds: old, OldInputs: old, News: new, Preview: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return unpacked(t, r.Properties)
+	}
+	found := preview(known, more)[foundProperty].ObjectValue()
+	if files := found["files"].ObjectValue(); len(found) != 1 || len(files) != 1 || files[resource.PropertyKey(at("theirs"))].ObjectValue()["content"].StringValue() != "text of theirs\n" {
+		t.Errorf("found %v", found)
+	}
+	// Nobody answers there any more, and nobody needs to.
+	own["port"] = 1
+	if outputs := preview(more, known); !outputs[foundProperty].IsNull() {
+		t.Errorf("found %v", outputs[foundProperty])
+	}
+}

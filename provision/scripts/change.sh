@@ -362,7 +362,7 @@ keep() {
 # those above them.
 made() {
 	for directory; do
-		while [ ! -d "$directory" ]; do
+		while [ -n "$directory" ] && [ ! -d "$directory" ]; do
 			printf 'dir %s\n' "$directory" >>"$tx/index" || fail space
 			printf '%s\n' "$directory" >>"$tx/made" || fail space
 			directory=${directory%/*}
