@@ -573,8 +573,6 @@ systemd() {
 			systemctl is-enabled -- "$2" || :
 		} >"$tx/touched/.new" 2>/dev/null 9>&-
 		mv -f -- "$tx/touched/.new" "$tx/touched/$1"
-		# After a crash of the host, too.
-		[ ! -e "$tx/armed" ] || sync -- "$tx/touched/$1" "$tx/touched"
 	fi
 	say step "$3 $2"
 	swapping=yes
