@@ -8,7 +8,8 @@ root=$1
 mount --make-rprivate /
 mount -t tmpfs -o mode=0755 machine "$root"
 mkdir -p -- "$root/etc" "$root/lib" "$root/run" "$root/sbin" "$root/srv"
-cp -a -- /etc/passwd /etc/group /etc/os-release "$root/etc/"
+# Not with their owners, whom another user than root cannot give them.
+cp -P -- /etc/passwd /etc/group /etc/os-release "$root/etc/"
 mkdir -p -- "$root/etc/systemd/system/multi-user.target.wants" "$root/run/units"
 for name in systemctl systemd-run journalctl sleep; do
 	cp -- "$here/$name" "$root/sbin/$name"
