@@ -25,7 +25,15 @@ type Actual struct {
 	Manifest []string
 	// Loaded are the digests that units have loaded, by unit, asked for or not.
 	Loaded map[string]Loaded
-	Facts  Facts
+	// Originals are the keys of the copies of what stood in the places of
+	// infractl's files before it took them, by path. A path of the manifest that
+	// is not among them was free.
+	Originals map[string]string
+	// Made are directories that infractl has made, those inside others first.
+	Made []string
+	// Found are the states in which infractl found units, by name, asked for or not.
+	Found map[string]Found
+	Facts Facts
 	// generation names the last change; a plan is good for this one only.
 	generation string
 }
@@ -80,6 +88,9 @@ func (u Unit) Enabled() bool {
 func (u Unit) Fixed() bool {
 	return u.File == "static" || u.File == "generated" || u.File == "indirect" || u.File == "transient"
 }
+
+// Found is the state in which infractl found a unit, in systemd's words.
+type Found struct{ Load, Active, File string }
 
 // Loaded are digests of the files whose change asks for a restart or a reload.
 type Loaded struct{ Restart, Reload string }

@@ -53,20 +53,38 @@ type Result struct {
 // moment when files are swapped; what has begun then is carried out or taken
 // back on the host, and Apply waits for that.
 func (c *Conn) Apply(ctx context.Context, h desired.Host, o Options) (Result, error) {
+	return c.change(ctx, h, o, false)
+}
+
+// change is Apply, or with leaving Remove.
+func (c *Conn) change(ctx context.Context, h desired.Host, o Options, leaving bool) (Result, error) {
 	redactor := NewRedactor(h.Secrets)
 	for attempt := 1; ; attempt++ {
 		a, err := c.inspectAttached(ctx, h, attachTime, o.Progress)
 		if err != nil {
 			return Result{}, redactError(redactor, err)
 		}
-		plan, err := Plan(h, a)
+		if leaving {
+			if !taken(a) {
+				return Result{Actual: a}, nil
+			}
+			if others := touchedBefore(h, a); len(others) > 0 {
+				h.Units = append(slices.Clone(h.Units), others...)
+				continue // how they are now has to be seen first
+			}
+		}
+		want := h
+		if leaving {
+			want = remains(h, a)
+		}
+		plan, err := planChange(want, a, leaving)
 		if err != nil {
 			return Result{Actual: a}, redactError(redactor, &Error{Host: c.target.Name, Step: "plan", Kinds: []error{ErrDesired}, Err: err})
 		}
 		if len(plan) == 0 {
 			return Result{Actual: a}, nil
 		}
-		again, err := c.carryOut(ctx, h, a, plan, o, attempt < replans)
+		again, err := c.carryOut(ctx, want, a, plan, o, leaving, attempt < replans)
 		if again {
 			continue
 		}
@@ -113,9 +131,9 @@ func (o Options) targets(now Target) []Target {
 
 // carryOut runs a plan on the host. It says again if nothing was done because
 // another run has changed the host since the plan was made.
-func (c *Conn) carryOut(ctx context.Context, h desired.Host, a *Actual, plan []Action, o Options, mayReplan bool) (again bool, err error) {
+func (c *Conn) carryOut(ctx context.Context, h desired.Host, a *Actual, plan []Action, o Options, leaving, mayReplan bool) (again bool, err error) {
 	id := strconv.FormatInt(time.Now().Unix(), 10) + nonce()
-	t, err := newTransaction(id, holder(), h, a, plan)
+	t, err := newTransaction(id, holder(), h, a, plan, leaving)
 	if err != nil {
 		return false, &Error{Host: c.target.Name, Step: "plan", Kinds: []error{ErrDesired}, Err: err}
 	}
@@ -167,7 +185,11 @@ func (c *Conn) carryOut(ctx context.Context, h desired.Host, a *Actual, plan []A
 				}
 				io.WriteString(s.in, answer)
 			case "confirm":
-				go c.confirm(life, argument, o)
+				ways := o.targets(c.target)[:1]
+				if leaving {
+					ways = waysBack(c.target)
+				}
+				go c.confirm(life, argument, ways, o)
 			}
 		}
 	}
@@ -190,6 +212,9 @@ func (c *Conn) carryOut(ctx context.Context, h desired.Host, a *Actual, plan []A
 	if !p.ended {
 		return false, canceled(ctx, c.target.Name, step, s.lost(life, exit))
 	}
+	if leaving && p.code == "unconfirmed" {
+		p.code = "unreturned"
+	}
 	return false, p.err(c.target.Name)
 }
 
@@ -201,17 +226,17 @@ func canceled(ctx context.Context, host, step string, err error) error {
 	return &Error{Host: host, Step: step, Kinds: []error{ErrCanceled}, Err: context.Cause(ctx), Hint: "no file was changed; run it again"}
 }
 
-// confirm shows the host over a new connection that it can still be reached.
-func (c *Conn) confirm(ctx context.Context, dir string, o Options) {
+// confirm shows the host over a new connection that it can still be reached, by
+// one of the ways given.
+func (c *Conn) confirm(ctx context.Context, dir string, ways []Target, o Options) {
 	ctx, cancel := context.WithTimeout(ctx, (confirmTimeout-1)*time.Second)
 	defer cancel()
 	s := newScript("attach")
 	s.call("hello")
 	s.call("confirm", dir)
-	target := o.targets(c.target)[0]
 	report(o.Progress, "confirming over a new connection")
-	for ctx.Err() == nil {
-		fresh, err := Connect(ctx, target)
+	for i := 0; ctx.Err() == nil; i++ {
+		fresh, err := Connect(ctx, ways[i%len(ways)])
 		if err == nil {
 			_, err = fresh.output(ctx, "confirm", s.String())
 			fresh.Close()
@@ -303,6 +328,7 @@ var failures = map[string]struct {
 	"unit":        {ErrUnit, "change units", "correct the configuration and run it again"},
 	"unhealthy":   {ErrUnhealthy, "health check", "correct the configuration and run it again"},
 	"unconfirmed": {ErrUnconfirmed, "confirm", "check sshd, the firewall and the address that the configuration leads to"},
+	"unreturned":  {ErrUnconfirmed, "confirm", "with the SSH settings and the firewall that the host had before infractl, this login does not get in: let it in there, for example with your key in ~/.ssh/authorized_keys, and run it again"},
 	"killed":      {ErrUnreachable, "apply", "the change was interrupted on the host, which may have parts of it now; run it again"},
 	"canceled":    {ErrCanceled, "apply", "no file was changed; run it again"},
 }
@@ -348,37 +374,4 @@ func holder() string {
 		host = "unknown"
 	}
 	return fmt.Sprintf("%s@%s (process %d)", name, host, os.Getpid())
-}
-
-// Remove takes from the host what h put there: its units are stopped and
-// disabled and its files removed. Guarded units, which are the way to the host,
-// stay up, and keep the files that they are named for. Parts of Debian that run
-// anyway stay up too, by their own settings. Packages, users and data stay.
-func (c *Conn) Remove(ctx context.Context, h desired.Host, o Options) (Result, error) {
-	return c.Apply(ctx, remains(h), o)
-}
-
-// remains is what is left of h on a host from which it is removed.
-func remains(h desired.Host) desired.Host {
-	rest := desired.Host{Files: map[string]desired.File{}, Values: h.Values, Secrets: h.Secrets}
-	for i := len(h.Units) - 1; i >= 0; i-- {
-		u := h.Units[i]
-		u.Validate, u.Health, u.Before, u.After = "", "", "", ""
-		if u.Guarded {
-			for _, name := range slices.Concat(u.ReloadOn, u.RestartOn) {
-				if f, ok := h.Files[name]; ok {
-					rest.Files[name] = f
-				}
-			}
-		} else if !system(u.Name) {
-			u.Enabled, u.Active = false, false
-		}
-		rest.Units = append(rest.Units, u)
-	}
-	return rest
-}
-
-// system says whether a unit is a part of Debian that runs on every host.
-func system(unit string) bool {
-	return strings.HasPrefix(unit, "systemd-") || strings.HasPrefix(unit, "apt-")
 }

@@ -85,7 +85,7 @@ func parseInspection(text []byte, mark string, h desired.Host) (*Actual, error) 
 	a := &Actual{
 		Files: map[string]File{}, Trees: map[string]Tree{}, Packages: map[string]string{},
 		Units: map[string]Unit{}, Users: map[string]User{}, Interfaces: map[netip.Addr]string{},
-		Loaded: map[string]Loaded{},
+		Loaded: map[string]Loaded{}, Originals: map[string]string{}, Found: map[string]Found{},
 	}
 	names, texts := sections(text, mark)
 	if len(names) == 0 || names[len(names)-1] != "end" {
@@ -142,6 +142,8 @@ func parseRemembered(text string, a *Actual, trees map[string]Tree) {
 			a.generation = value
 		case file == state+"manifest":
 			a.Manifest = append(a.Manifest, value)
+		case file == state+"originals/index":
+			parseOriginal(value, a)
 		case strings.HasPrefix(file, state+"loaded/"):
 			restart, reload, _ := strings.Cut(value, " ")
 			a.Loaded[strings.TrimPrefix(file, state+"loaded/")] = Loaded{restart, reload}
@@ -164,6 +166,14 @@ func parseRemembered(text string, a *Actual, trees map[string]Tree) {
 			a.Facts.Version = value
 		}
 	}
+	// A copy of what stood in a place that infractl did not take in the end, or
+	// has given back, says nothing about what is there by now.
+	if len(a.Manifest) == 0 {
+		a.Found, a.Made = map[string]Found{}, nil
+	}
+	slices.Sort(a.Made)
+	slices.Reverse(a.Made)
+	maps.DeleteFunc(a.Originals, func(path, _ string) bool { return !slices.Contains(a.Manifest, path) })
 	for name, user := range a.Users {
 		user.Groups = groups[name]
 		a.Users[name] = user
@@ -176,6 +186,25 @@ func parseRemembered(text string, a *Actual, trees map[string]Tree) {
 	}
 	if release["ID"] == "debian" {
 		a.Facts.Debian = release["VERSION_ID"]
+	}
+}
+
+// parseOriginal reads a line of the index of originals; see originals.go.
+func parseOriginal(line string, a *Actual) {
+	kind, rest, _ := strings.Cut(line, " ")
+	switch kind {
+	case "file":
+		if key, path, ok := strings.Cut(rest, " "); ok {
+			a.Originals[path] = key
+		}
+	case "dir":
+		if !slices.Contains(a.Made, rest) {
+			a.Made = append(a.Made, rest)
+		}
+	case "unit":
+		if f := strings.Fields(rest); len(f) == 4 {
+			a.Found[f[3]] = Found{Load: strings.TrimPrefix(f[0], "-"), Active: strings.TrimPrefix(f[1], "-"), File: strings.TrimPrefix(f[2], "-")}
+		}
 	}
 }
 
@@ -296,6 +325,9 @@ func (c *Conn) fetch(ctx context.Context, h desired.Host, a *Actual) error {
 			a.Files[path] = actual
 			continue
 		}
+		if !slices.Contains(a.Manifest, path) && !public(actual.Mode) {
+			continue // nobody but its owner is meant to see it
+		}
 		paths = append(paths, path)
 	}
 	if len(paths) == 0 {
@@ -321,6 +353,12 @@ func (c *Conn) fetch(ctx context.Context, h desired.Host, a *Actual) error {
 		a.Files[path] = f
 	}
 	return nil
+}
+
+// public says whether all users of a host may read a file with this mode. Others
+// may hold a secret that is not infractl's.
+func public(mode string) bool {
+	return mode != "" && (mode[len(mode)-1]-'0')&4 != 0
 }
 
 // booted waits until cloud-init, if it runs on the host, has done its work.

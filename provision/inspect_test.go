@@ -50,7 +50,8 @@ func TestInspectSeesFilesAsTheyAre(t *testing.T) {
 	}
 	for name, want := range map[string]File{
 		"plain": {Kind: 'f', Mode: "0644", Content: "text of plain\n", Known: true, SHA256: digest("text of plain\n")},
-		"tight": {Kind: 'f', Mode: "0600", Content: "text of tight\n", Known: true, SHA256: digest("text of tight\n")},
+		// What may be a secret of somebody else's is not fetched.
+		"tight": {Kind: 'f', Mode: "0600", SHA256: digest("text of tight\n")},
 		"-n":    {Kind: 'f', Mode: "0644", Content: "text of -n\n", Known: true, SHA256: digest("text of -n\n")},
 		"link":  {Kind: 'l', Link: "a target\nwith a newline"},
 		"dir":   {Kind: 'd', Mode: "0700"},
@@ -76,6 +77,9 @@ func TestInspectionIsParsed(t *testing.T) {
 	text := strings.Join([]string{
 		"\n" + mark + " remembered\n" +
 			"/var/lib/infractl/manifest:/etc/a\n/var/lib/infractl/manifest:/etc/b: c\n" +
+			"/var/lib/infractl/originals/index:file 00ff /etc/b: c\n/var/lib/infractl/originals/index:file 11ff /etc/void\n" +
+			"/var/lib/infractl/originals/index:dir /srv\n/var/lib/infractl/originals/index:dir /srv/app\n/var/lib/infractl/originals/index:dir /srv\n" +
+			"/var/lib/infractl/originals/index:unit loaded active enabled nginx.service\n/var/lib/infractl/originals/index:unit not-found inactive - x.service\n" +
 			"/var/lib/infractl/loaded/nginx.service:r1 r2\n" +
 			"/var/lib/infractl/trees/k:/srv/app/releases/1\n/var/lib/infractl/trees/k:sha256:1\n/var/lib/infractl/trees/k:1700000000\n" +
 			"/var/lib/infractl/trees/l:/srv/app/releases/2\n/var/lib/infractl/trees/l:sha256:2\n/var/lib/infractl/trees/l:1700000001\n" +
@@ -99,6 +103,12 @@ func TestInspectionIsParsed(t *testing.T) {
 	}
 	if !slices.Equal(a.Manifest, []string{"/etc/a", "/etc/b: c"}) {
 		t.Errorf("manifest: %q", a.Manifest)
+	}
+	if len(a.Originals) != 1 || a.Originals["/etc/b: c"] != "00ff" || !slices.Equal(a.Made, []string{"/srv/app", "/srv"}) {
+		t.Errorf("originals: %v, made: %v", a.Originals, a.Made)
+	}
+	if a.Found["nginx.service"] != (Found{"loaded", "active", "enabled"}) || a.Found["x.service"] != (Found{"not-found", "inactive", ""}) {
+		t.Errorf("found: %v", a.Found)
 	}
 	if got := a.Loaded["nginx.service"]; got != (Loaded{"r1", "r2"}) {
 		t.Errorf("loaded: %v", got)

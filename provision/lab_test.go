@@ -682,7 +682,7 @@ func TestRemoveTakesEverythingAway(t *testing.T) {
 	if _, err := c.Remove(t.Context(), h, Options{}); err != nil {
 		t.Fatal(err)
 	}
-	if got := on(t, c, "systemctl is-active haproxy infractl-test; ls -d /etc/haproxy/haproxy.cfg /srv/test/current 2>/dev/null; :"); got != "inactive\ninactive" {
+	if got := on(t, c, "systemctl is-active haproxy infractl-test; ls -d /srv/test/current '/etc/test dir/'* 2>/dev/null; grep -c 4711 /etc/haproxy/haproxy.cfg; :"); got != "inactive\ninactive\n0" {
 		t.Errorf("got %q", got)
 	}
 }

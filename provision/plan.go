@@ -24,8 +24,10 @@ const (
 	ChangeUser     Kind = "change user"
 	UploadTree     Kind = "upload"
 	RetireUnit     Kind = "retire" // stop and disable a unit whose file is removed
+	HaltUnit       Kind = "halt"   // stop a unit while what it was started with is there
 	WriteFile      Kind = "write"
 	MakeLink       Kind = "link"
+	RestoreFile    Kind = "restore" // put back what stood there before infractl
 	RemoveFile     Kind = "remove"
 	DaemonReload   Kind = "daemon-reload"
 	EnableUnit     Kind = "enable"
@@ -34,6 +36,7 @@ const (
 	StartUnit      Kind = "start"
 	RestartUnit    Kind = "restart"
 	ReloadUnit     Kind = "reload"
+	MaskUnit       Kind = "mask"
 	RemoveTree     Kind = "remove tree"
 	Record         Kind = "record" // only infractl's own notes on the host change
 )
@@ -68,6 +71,12 @@ const keepTrees = 2
 // Plan lists what has to be done so that a becomes h, in order. It is empty if
 // nothing has to be done. It fails if a placeholder of h cannot be filled in.
 func Plan(h desired.Host, a *Actual) ([]Action, error) {
+	return planChange(h, a, false)
+}
+
+// planChange is Plan, or with leaving the plan to give the host back: then h is
+// what remains makes of what was desired.
+func planChange(h desired.Host, a *Actual, leaving bool) ([]Action, error) {
 	texts, err := renderAll(h, a.Interfaces)
 	if err != nil {
 		return nil, err
@@ -113,6 +122,9 @@ func Plan(h desired.Host, a *Actual) ([]Action, error) {
 		actual, exists := a.Files[name]
 		action, differs := compare(name, h.Files[name], texts[name], actual, exists)
 		if differs {
+			if exists && actual.Kind != 'd' && !slices.Contains(a.Manifest, name) {
+				action.Reason += "; it is not infractl's yet, and a copy is kept"
+			}
 			changed[name] = true
 			files = append(files, action)
 		}
@@ -123,7 +135,18 @@ func Plan(h desired.Host, a *Actual) ([]Action, error) {
 			add(RetireUnit, unit, "it is no longer part of this host")
 			retired[unit] = true
 		}
-		files = append(files, Action{Kind: RemoveFile, Subject: name, Reason: "no longer part of this host"})
+		action := Action{Kind: RemoveFile, Subject: name, Reason: "no longer part of this host"}
+		if a.Originals[name] != "" {
+			action = Action{Kind: RestoreFile, Subject: name, Reason: "no longer part of this host; what was there before comes back"}
+		}
+		files = append(files, action)
+	}
+	if leaving {
+		for _, u := range h.Units {
+			if !retired[u.Name] {
+				plan = append(plan, planHalt(u, a, changed)...)
+			}
+		}
 	}
 	plan = append(plan, files...)
 
@@ -138,12 +161,16 @@ func Plan(h desired.Host, a *Actual) ([]Action, error) {
 		if retired[u.Name] {
 			continue
 		}
-		plan = append(plan, planUnit(u, h, texts, a, changed, installs)...)
+		if leaving {
+			plan = append(plan, planReturn(u, a, changed)...)
+		} else {
+			plan = append(plan, planUnit(u, h, texts, a, changed, installs)...)
+		}
 	}
 	for _, name := range oldTrees(h, a) {
 		add(RemoveTree, name, "old")
 	}
-	if len(plan) == 0 && !noted(h, texts, a) {
+	if len(plan) == 0 && (leaving && taken(a) || !leaving && !noted(h, texts, a)) {
 		add(Record, "", "infractl's notes on the host are incomplete")
 	}
 	return plan, nil
@@ -210,12 +237,13 @@ func compare(name string, want desired.File, text string, actual File, exists bo
 }
 
 // leftovers are the files that infractl wrote once, that are no longer desired
-// and that still exist.
+// and that still exist, or in whose places something stood before.
 func leftovers(h desired.Host, a *Actual) []string {
 	var names []string
 	for _, name := range a.Manifest {
-		actual, exists := a.Files[name]
-		if _, desired := h.Files[name]; exists && !desired && (actual.Kind == 'f' || actual.Kind == 'l') && !slices.Contains(names, name) {
+		actual := a.Files[name]
+		goes := actual.Kind == 'f' || actual.Kind == 'l' || a.Originals[name] != ""
+		if _, desired := h.Files[name]; goes && !desired && !slices.Contains(names, name) {
 			names = append(names, name)
 		}
 	}

@@ -192,6 +192,37 @@ func TestPlan(t *testing.T) {
 			},
 			[]string{"retire app@.service (it is no longer part of this host)", "remove /etc/systemd/system/app@.service (no longer part of this host)", "daemon-reload"},
 		},
+		"files that are not infractl's yet": {
+			func(_ *desired.Host, a *Actual) {
+				edit(a, "/etc/nginx/conf.d/site.conf", "theirs\n")
+				a.Files["/srv/app/current"] = File{Kind: 'f', Content: "theirs\n", Known: true}
+				a.Manifest = slices.DeleteFunc(a.Manifest, func(name string) bool {
+					return name == "/etc/nginx/conf.d/site.conf" || name == "/srv/app/current"
+				})
+			},
+			[]string{
+				"write /etc/nginx/conf.d/site.conf (its text differs; it is not infractl's yet, and a copy is kept)",
+				"link /srv/app/current (to /srv/app/releases/aaa; it is not infractl's yet, and a copy is kept)",
+				"reload nginx.service (/etc/nginx/conf.d/site.conf changed)", "restart app@1.service (/srv/app/current changed)",
+			},
+		},
+		"a file that happens to be as desired and is not infractl's yet": {
+			func(_ *desired.Host, a *Actual) {
+				a.Manifest = slices.DeleteFunc(a.Manifest, func(name string) bool { return name == "/etc/nginx/conf.d/site.conf" })
+			},
+			[]string{"record (infractl's notes on the host are incomplete)"},
+		},
+		"a file that was there before is no longer desired": {
+			func(h *desired.Host, a *Actual) {
+				delete(h.Files, "/etc/nginx/conf.d/site.conf")
+				delete(a.Files, "/etc/nginx/conf.d/site.conf") // by somebody
+				a.Originals = map[string]string{"/etc/nginx/conf.d/site.conf": "k"}
+			},
+			[]string{
+				"restore /etc/nginx/conf.d/site.conf (no longer part of this host; what was there before comes back)",
+				"reload nginx.service (/etc/nginx/conf.d/site.conf changed)",
+			},
+		},
 		"a file of ours is no longer desired and gone already": {
 			func(h *desired.Host, a *Actual) {
 				delete(h.Files, "/srv/app/current")
@@ -299,29 +330,5 @@ func TestUnitOfFile(t *testing.T) {
 		if got := unitOf(name); got != want {
 			t.Errorf("%s: %q", name, got)
 		}
-	}
-}
-
-func TestWhatIsRemovedLeavesTheWayToTheHost(t *testing.T) {
-	h := desired.Host{
-		Files: map[string]desired.File{"/etc/nftables.conf": {Content: "table"}, "/etc/nftables.d/web.nft": {Content: "web"}, "/etc/web.conf": {Content: "web"}},
-		Units: []desired.Unit{
-			{Name: "nftables.service", Enabled: true, Active: true, Guarded: true, ReloadOn: []string{"/etc/nftables.conf", "/etc/nftables.d/"}, Health: "true"},
-			{Name: "systemd-journald.service", Enabled: true, Active: true},
-			{Name: "web.service", Enabled: true, Active: true, RestartOn: []string{"/etc/web.conf"}, Before: "step aside"},
-		},
-	}
-	rest := remains(h)
-	if len(rest.Files) != 1 || rest.Files["/etc/nftables.conf"].Content != "table" {
-		t.Errorf("the files are %v", rest.Files)
-	}
-	if u := rest.Units[0]; u.Name != "web.service" || u.Active || u.Enabled || u.Before != "" {
-		t.Errorf("first comes %+v", u)
-	}
-	if u := rest.Units[1]; u.Name != "systemd-journald.service" || !u.Active {
-		t.Errorf("then comes %+v", u)
-	}
-	if u := rest.Units[2]; u.Name != "nftables.service" || !u.Active || !u.Enabled {
-		t.Errorf("then comes %+v", u)
 	}
 }

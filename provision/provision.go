@@ -9,6 +9,7 @@
 //
 //	generation    a word that changes with every change
 //	manifest      paths of files that infractl has written
+//	originals/    what stood there before, and how units were; see originals.go
 //	loaded/UNIT   digests of the files that the unit last loaded
 //	trees/KEY     path, digest and time of each uploaded tree
 //	tx/ID         a change in progress

@@ -3,6 +3,7 @@ package provision
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"errors"
 	"flag"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/infractl/infractl/provision/desired"
 )
@@ -99,6 +101,13 @@ func TestTransactionGolden(t *testing.T) {
 	h.Units[0].Health = "curl -sf http://10.0.2.11/"
 	h.Units[0].Guarded = true
 	a := asDesired(web())
+	// A file that was there before, one that comes back, and one that goes.
+	h.Files["/etc/theirs"] = desired.File{Content: "ours"}
+	a.Files["/etc/theirs"] = File{Kind: 'f', Content: "theirs", Known: true}
+	a.Files["/etc/back"] = File{Kind: 'f'}
+	a.Manifest = append(a.Manifest, "/etc/back")
+	a.Originals = map[string]string{"/etc/back": "0123"}
+	a.Found = map[string]Found{"nginx.service": {Load: "loaded", Active: "active", File: "enabled"}, "old.service": {Load: "not-found", Active: "inactive"}}
 	a.Files["/etc/old"] = File{Kind: 'f'}
 	a.Files["/etc/systemd/system/old.service"] = File{Kind: 'f'}
 	a.Manifest = append(a.Manifest, "/etc/old", "/etc/systemd/system/old.service")
@@ -111,17 +120,55 @@ func TestTransactionGolden(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tx, err := newTransaction("1700000000abcdef", "anna@laptop (process 1)", h, a, plan)
+	tx, err := newTransaction("1700000000abcdef", "anna@laptop (process 1)", h, a, plan, false)
 	if err != nil {
 		t.Fatal(err)
 	}
 	members := unpack(t, tx.archive)
+	matchGolden(t, "transaction.golden", golden(t, tx, members))
+	for _, text := range []string{tx.script, members["validate.sh"], members["rollback.sh"], inspectScript("@@x", h)} {
+		parses(t, text)
+		if strings.Contains(text, "xyzzy") {
+			t.Error("a secret is in a script")
+		}
+	}
+	if members["complete"] != "" || !strings.Contains(members["1"]+members["0"]+members["2"]+members["3"], "xyzzy") {
+		t.Errorf("members: %q", members)
+	}
+}
+
+func TestGivingBackGolden(t *testing.T) {
+	a := takenOver()
+	h := remains(server(), a)
+	plan, err := planChange(h, a, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tx, err := newTransaction("1700000000abcdef", "anna@laptop (process 1)", h, a, plan, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	members := unpack(t, tx.archive)
+	for _, text := range []string{tx.script, members["validate.sh"], members["rollback.sh"]} {
+		parses(t, text)
+	}
+	matchGolden(t, "giveback.golden", golden(t, tx, members))
+}
+
+// golden are the calls that a transaction makes on a host.
+func golden(t *testing.T, tx *transaction, members map[string]string) string {
+	t.Helper()
 	// The archive's size depends on the scripts in it.
 	main := strings.Replace(calls(t, tx.script, "common", "change"), "receive '"+itoa(len(tx.archive))+"'", "receive 'N'", 1)
-	got := "# the change\n" + main +
+	return "# the change\n" + main +
 		"# validate.sh\n" + calls(t, members["validate.sh"], "common", "validate") +
 		"# rollback.sh\n" + calls(t, members["rollback.sh"], "common", "rollback")
-	golden := filepath.Join("testdata", "transaction.golden")
+}
+
+// matchGolden compares a text with a file of testdata, or writes it there.
+func matchGolden(t *testing.T, name, got string) {
+	t.Helper()
+	golden := filepath.Join("testdata", name)
 	if *update {
 		if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
 			t.Fatal(err)
@@ -134,14 +181,22 @@ func TestTransactionGolden(t *testing.T) {
 	if got != string(want) {
 		t.Errorf("the scripts differ from %s; run go test -update and look at the difference:\n%s", golden, got)
 	}
-	for _, text := range []string{tx.script, members["validate.sh"], members["rollback.sh"], inspectScript("@@x", h)} {
-		parses(t, text)
-		if strings.Contains(text, "xyzzy") {
-			t.Error("a secret is in a script")
-		}
+}
+
+func TestDirectoriesThatAChangeMakesAreNotedUpToTheTop(t *testing.T) {
+	tx := t.TempDir()
+	s := newScript()
+	s.set("tx", tx)
+	s.load("change")
+	s.call("made", "/no such directory/a/b", tx+"/c", tx)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if out, err := exec.CommandContext(ctx, "sh", "-c", s.String()).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
 	}
-	if members["complete"] != "" || !strings.Contains(members["1"]+members["0"]+members["2"], "xyzzy") {
-		t.Errorf("members: %q", members)
+	text, err := os.ReadFile(filepath.Join(tx, "index"))
+	if want := "dir /no such directory/a/b\ndir /no such directory/a\ndir /no such directory\ndir " + tx + "/c\n"; err != nil || string(text) != want {
+		t.Errorf("the index is %q, %v", text, err)
 	}
 }
 

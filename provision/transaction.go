@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strconv"
@@ -42,15 +43,15 @@ type transaction struct {
 }
 
 // newTransaction makes the programs for a plan. holder is told to others that
-// find the host locked.
-func newTransaction(id, holder string, h desired.Host, a *Actual, plan []Action) (*transaction, error) {
+// find the host locked. leaving says that the host is given back.
+func newTransaction(id, holder string, h desired.Host, a *Actual, plan []Action, leaving bool) (*transaction, error) {
 	texts, err := renderAll(h, a.Interfaces)
 	if err != nil {
 		return nil, err
 	}
 	t := &transaction{dir: "/var/lib/infractl/tx/" + id, log: "/var/lib/infractl/log/" + id}
 	var files []Action
-	var packages, swaps, removals, removedTrees, directories []string
+	var packages, swaps, removals, removedTrees []string
 	acted := map[string]bool{} // units that something happens to
 	loads := map[string]bool{} // units that load their files anew
 	reload, needsNumber := false, map[string]int{}
@@ -70,21 +71,24 @@ func newTransaction(id, holder string, h desired.Host, a *Actual, plan []Action)
 		case RemoveFile:
 			files = append(files, action)
 			removals = append(removals, action.Subject)
+		case RestoreFile:
+			files = append(files, action)
+			swaps = append(swaps, action.Subject)
 		case RemoveTree:
 			removedTrees = append(removedTrees, action.Subject)
 		case DaemonReload:
 			reload = true
 		case StartUnit, RestartUnit, ReloadUnit:
 			acted[action.Subject], loads[action.Subject] = true, true
-		case StopUnit, EnableUnit, DisableUnit:
+		case HaltUnit, StopUnit, EnableUnit, DisableUnit, MaskUnit:
 			acted[action.Subject] = true
 		}
 	}
+	var names []string
 	for _, action := range files {
-		if dir := path.Dir(action.Subject); !slices.Contains(directories, dir) {
-			directories = append(directories, dir)
-		}
+		names = append(names, action.Subject)
 	}
+	directories := parents(names)
 	touches := func(u desired.Unit) bool {
 		return acted[u.Name] || slices.ContainsFunc(files, func(f Action) bool { return asksFor(u, f.Subject) != "" })
 	}
@@ -96,15 +100,25 @@ func newTransaction(id, holder string, h desired.Host, a *Actual, plan []Action)
 	s.call("hello")
 	s.call("begin", strconv.Itoa(int(lockWait.Seconds())), a.generation)
 
-	validate, err := t.validation(h, texts, files, touches, loads)
+	validate, err := t.validation(h, a, texts, files, touches, loads)
 	if err != nil {
 		return nil, err
 	}
-	rollback := t.rollback(h, plan, files, reload, number)
+	rollback := t.rollback(h, a, plan, files, reload, number)
 	if t.archive, err = stage(files, texts, validate, rollback); err != nil {
 		return nil, err
 	}
 	s.call("receive", strconv.Itoa(len(t.archive)))
+	// What infractl finds is kept before anything changes it, a package too.
+	theirs, free, units := foreign(h, a), free(h, a), found(h, a)
+	keeps := !leaving && (len(theirs)+len(free) > 0 || !maps.Equal(units, a.Found))
+	if keeps {
+		s.call("originals", index(a, units)...)
+		for _, name := range theirs {
+			s.call("keep", pathKey(name), name)
+		}
+		s.call("note_originals")
+	}
 	if len(packages) > 0 {
 		s.call("install", packages...)
 	}
@@ -114,7 +128,7 @@ func newTransaction(id, holder string, h desired.Host, a *Actual, plan []Action)
 			u := h.Users[slices.IndexFunc(h.Users, func(u desired.User) bool { return u.Name == action.Subject })]
 			s.call("user", u.Name, home(u), strings.Join(u.Groups, ","))
 		case UploadTree:
-			s.call("tree", action.Subject, h.Trees[action.Subject].Digest, treeKey(action.Subject))
+			s.call("tree", action.Subject, h.Trees[action.Subject].Digest, pathKey(action.Subject))
 		}
 	}
 	if validate != "" {
@@ -122,6 +136,14 @@ func newTransaction(id, holder string, h desired.Host, a *Actual, plan []Action)
 	}
 	s.call("point_of_no_return")
 
+	if keeps && len(free) > 0 {
+		// A package may have brought them meanwhile.
+		for _, name := range free {
+			s.call("keep", pathKey(name), name)
+		}
+		s.call("made", parents(free)...)
+		s.call("note_originals")
+	}
 	for i, action := range files {
 		s.call("save", strconv.Itoa(i), action.Subject)
 	}
@@ -135,6 +157,9 @@ func newTransaction(id, holder string, h desired.Host, a *Actual, plan []Action)
 			flush = append(flush, action.Subject)
 		case MakeLink:
 			s.call("prepare_link", action.Subject, f.Link)
+		case RestoreFile:
+			s.call("prepare_original", action.Subject, a.Originals[action.Subject])
+			flush = append(flush, action.Subject)
 		}
 	}
 	if len(flush) > 0 {
@@ -158,9 +183,12 @@ func newTransaction(id, holder string, h desired.Host, a *Actual, plan []Action)
 		s.call("arm", strconv.Itoa(seconds))
 	}
 	for _, action := range plan {
-		if action.Kind == RetireUnit {
+		switch action.Kind {
+		case RetireUnit:
 			s.call("systemd", number(action.Subject), instances(action.Subject), "stop")
 			s.call("systemd", number(action.Subject), action.Subject, "disable")
+		case HaltUnit:
+			s.call("systemd", number(action.Subject), action.Subject, "stop")
 		}
 	}
 	for _, name := range swaps {
@@ -221,9 +249,24 @@ func newTransaction(id, holder string, h desired.Host, a *Actual, plan []Action)
 		}
 	}
 	for _, name := range removedTrees {
-		s.call("remove_tree", name, treeKey(name))
+		s.call("remove_tree", name, pathKey(name))
 	}
 	s.call("manifest", sortedKeys(h.Files)...)
+	var released []string
+	for _, name := range sortedKeys(a.Originals) {
+		if _, wanted := h.Files[name]; !wanted {
+			released = append(released, a.Originals[name])
+		}
+	}
+	switch {
+	case leaving:
+		if len(a.Made) > 0 {
+			s.call("unmake", a.Made...)
+		}
+		s.call("forget_originals")
+	case len(released) > 0:
+		s.call("release", released...)
+	}
 	s.call("finish")
 	t.script = s.String()
 	return t, nil
@@ -233,7 +276,7 @@ func newTransaction(id, holder string, h desired.Host, a *Actual, plan []Action)
 // reload is restarted instead.
 var verbs = map[Kind]string{
 	EnableUnit: "enable", DisableUnit: "disable", StopUnit: "stop",
-	StartUnit: "restart", RestartUnit: "restart", ReloadUnit: "reload-or-restart",
+	StartUnit: "restart", RestartUnit: "restart", ReloadUnit: "reload-or-restart", MaskUnit: "mask",
 }
 
 // interrupts are the actions that a unit which runs may want to prepare for.
@@ -250,7 +293,7 @@ func loading(plan []Action, unit string) Kind {
 }
 
 // validation is the script that runs the checkers, or "" if there is nothing to check.
-func (t *transaction) validation(h desired.Host, texts map[string]string, files []Action, touches func(desired.Unit) bool, loads map[string]bool) (string, error) {
+func (t *transaction) validation(h desired.Host, a *Actual, texts map[string]string, files []Action, touches func(desired.Unit) bool, loads map[string]bool) (string, error) {
 	var units []desired.Unit
 	for _, u := range h.Units {
 		if u.Validate != "" && u.Active && (touches(u) || loads[u.Name]) {
@@ -275,6 +318,8 @@ func (t *transaction) validation(h desired.Host, texts map[string]string, files 
 			s.call("place", strconv.Itoa(i), action.Subject, mode, owner, group)
 		case MakeLink:
 			s.call("place_link", action.Subject, f.Link)
+		case RestoreFile:
+			s.call("place_original", action.Subject, a.Originals[action.Subject])
 		case RemoveFile:
 			s.call("without", action.Subject)
 		}
@@ -286,14 +331,33 @@ func (t *transaction) validation(h desired.Host, texts map[string]string, files 
 }
 
 // rollback is the script that takes the change back.
-func (t *transaction) rollback(h desired.Host, plan, files []Action, reload bool, number func(string) string) string {
+func (t *transaction) rollback(h desired.Host, a *Actual, plan, files []Action, reload bool, number func(string) string) string {
 	s := newScript()
 	s.set("tx", t.dir)
 	s.load("rollback")
+	for _, u := range h.Units {
+		if slices.ContainsFunc(plan, func(a Action) bool { return a.Subject == u.Name && (a.Kind == HaltUnit || verbs[a.Kind] != "") }) {
+			active := a.Units[u.Name].Active
+			if a.Units[u.Name].Running() {
+				active = "active"
+			}
+			s.call("was", number(u.Name), active, a.Units[u.Name].File)
+		}
+	}
 	// In reverse, so that what depends on something stops before it.
+	took := map[string]bool{}
+	for _, name := range slices.Concat(foreign(h, a), free(h, a)) {
+		took[name] = true
+	}
 	for _, action := range slices.Backward(plan) {
-		if action.Kind == RetireUnit || verbs[action.Kind] != "" {
-			s.call("halt", number(action.Subject), action.Subject)
+		if action.Kind == RetireUnit || action.Kind == HaltUnit || verbs[action.Kind] != "" {
+			arguments := []string{number(action.Subject), action.Subject}
+			if redefined(desired.Unit{Name: action.Subject}, took) {
+				// What infractl's definition started, such as rules in the
+				// kernel, only that definition can stop.
+				arguments = append(arguments, "all")
+			}
+			s.call("halt", arguments...)
 		}
 	}
 	for i, action := range files {
@@ -310,7 +374,9 @@ func (t *transaction) rollback(h desired.Host, plan, files []Action, reload bool
 		switch {
 		case action.Kind == ReloadUnit:
 			s.call("resume", number(action.Subject), action.Subject, "reload-or-restart", string(ReloadUnit), before[action.Subject])
-		case action.Kind == RetireUnit, action.Kind == StopUnit:
+		case action.Kind == HaltUnit && loading(plan, action.Subject) != "":
+			// That says how it comes back.
+		case action.Kind == RetireUnit, action.Kind == HaltUnit, action.Kind == StopUnit:
 			s.call("resume", number(action.Subject), instances(action.Subject), "start")
 		case action.Kind == StartUnit, action.Kind == RestartUnit:
 			s.call("resume", number(action.Subject), action.Subject, "restart", string(RestartUnit), before[action.Subject])
@@ -377,8 +443,8 @@ func instances(unit string) string {
 	return unit
 }
 
-// treeKey is the name of a tree's marker on the host.
-func treeKey(name string) string {
+// pathKey is the name of a tree's marker, or of the copy of an original, on the host.
+func pathKey(name string) string {
 	sum := sha256.Sum256([]byte(name))
 	return hex.EncodeToString(sum[:8])
 }

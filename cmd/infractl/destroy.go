@@ -56,7 +56,7 @@ func destroy(c *cli.Context) error {
 			what = append(what, fmt.Sprintf("deletes %d servers of %s with everything on them", servers, s.engine.Environment))
 		}
 		if own > 0 {
-			what = append(what, fmt.Sprintf("stops what infractl runs on %d servers of your own and takes its files away", own))
+			what = append(what, fmt.Sprintf("gives %d servers of your own back as they were, but for packages, users and data", own))
 		}
 		question := fmt.Sprintf("This %s. Type the environment's name to go on:", strings.Join(what, ", and "))
 		if err := confirm(c, question, s.engine.Environment); err != nil {

@@ -472,7 +472,7 @@ func hostsRemove(c *cli.Context) error {
 		fmt.Fprintln(os.Stdout, "Nothing used it, so there is nothing more to do.")
 		return nil
 	}
-	then := "The next infractl up stops what it did and takes infractl's files away; data stay."
+	then := "The next infractl up gives it back as it was before, but for packages, users and data."
 	if inherited {
 		then = fmt.Sprintf("The next infractl up goes to %s in its place; data stay.", heir.Title())
 	}

@@ -61,7 +61,7 @@ func (h hostInputs) target() provision.Target {
 func (c *configuration) create(ctx context.Context, req plugin.CreateRequest) (plugin.CreateResponse, error) {
 	response := plugin.CreateResponse{RefreshBeforeUpdate: true, Properties: wishedOutputs(req.Properties)}
 	if req.Preview {
-		return response, nil
+		return response, c.foresee(ctx, req.URN, req.Properties, nil, response.Properties)
 	}
 	var in hostInputs
 	if err := decode(req.Properties, &in); err != nil {
@@ -85,7 +85,7 @@ func (c *configuration) create(ctx context.Context, req plugin.CreateRequest) (p
 func (c *configuration) update(ctx context.Context, req plugin.UpdateRequest) (plugin.UpdateResponse, error) {
 	response := plugin.UpdateResponse{RefreshBeforeUpdate: true, Properties: wishedOutputs(req.NewInputs)}
 	if req.Preview {
-		return response, nil
+		return response, c.foresee(ctx, req.URN, req.NewInputs, req.OldOutputs, response.Properties)
 	}
 	var in hostInputs
 	if err := decode(req.NewInputs, &in); err != nil {
@@ -345,6 +345,10 @@ func actualOutputs(in hostInputs, inputs, previous resource.PropertyMap, a *prov
 	for name, f := range a.Files {
 		_, wished := in.Files[name]
 		files[name] = fileOutput(f, wished)
+		if !wished && a.Originals[name] != "" {
+			// It does not go, but becomes what it was.
+			files[name].(map[string]any)["original"] = true
+		}
 	}
 	if _, wished := inputs["files"]; wished || len(files) > 0 {
 		out["files"] = generic(files)

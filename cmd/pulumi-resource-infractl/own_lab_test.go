@@ -121,3 +121,39 @@ Host *
 		}
 	}
 }
+
+// TestEngineGivesAServerBack takes a file over that was there before, and gives it
+// back: previewed, applied and destroyed by the real engine.
+func TestEngineGivesAServerBack(t *testing.T) {
+	target := labTarget(t)
+	onHost(t, target, "mkdir -p /etc/plugintest && printf 'theirs\n' >/etc/plugintest/a && chmod 0604 /etc/plugintest/a && touch -d '2021-03-04 05:06:07' /etc/plugintest/a")
+	t.Cleanup(func() { onHost(t, target, "rm -rf /etc/plugintest") })
+	before := onHost(t, target, "stat -c '%a %U:%G %y' /etc/plugintest/a; cat /etc/plugintest/a")
+	stack := newStack(t, t.TempDir(), func(ctx *pulumi.Context) error {
+		var host pulumi.CustomResourceState
+		return ctx.RegisterResource("infractl:host:Configuration", "web-1", pulumi.Map{
+			"name": pulumi.String("web-1"), "address": pulumi.String(target.Address), "user": pulumi.String(target.User), "own": pulumi.Bool(true),
+			"hostKey": pulumi.String(target.HostKey),
+			"files":   pulumi.Map{"/etc/plugintest/a": pulumi.Map{"content": pulumi.String("ours\n")}},
+		}, &host)
+	})
+	p, err := stack.Preview(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(p.StdOut, "copies are kept: /etc/plugintest/a") {
+		t.Errorf("the first preview says\n%s", p.StdOut)
+	}
+	if _, err := stack.Up(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := onHost(t, target, "cat /etc/plugintest/a"); got != "ours" {
+		t.Errorf("after up: %q", got)
+	}
+	if _, err := stack.Destroy(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if after := onHost(t, target, "stat -c '%a %U:%G %y' /etc/plugintest/a; cat /etc/plugintest/a"); after != before {
+		t.Errorf("before %q, after %q", before, after)
+	}
+}

@@ -48,6 +48,7 @@ fail() {
 		disarm
 	else
 		unprepare "$tx"
+		unmade
 		if [ -e "$tx/manifest" ]; then
 			mv -f -- "$tx/manifest" "$state/manifest"
 		fi
@@ -81,6 +82,7 @@ unprepare() {
 # leave removes what a change needs only while it is under way.
 leave() {
 	allow_daemons
+	relax
 	rm -rf -- "$tx"
 	: >"$run/holder"
 }
@@ -121,17 +123,21 @@ begin() {
 		generation "$id cleans up"
 		[ -e "$old/armed" ] || continue
 		say step "taking an unconfirmed change back first"
-		if mkdir "$old/decided" 2>/dev/null; then
-			sh "$old/stage/rollback.sh" >/dev/null 2>&1 9>&-
-		fi
+		# The timer does not begin now. If it has begun, it is waited for; and
+		# what was begun before a reboot, and never ended, is done again.
+		mkdir "$old/decided" 2>/dev/null
 		systemctl stop "infractl-revert-${old##*/}.timer" 2>/dev/null 9>&-
 		tries=600
 		while systemctl --quiet is-active "infractl-revert-${old##*/}.service" 9>&- && [ "$tries" -gt 0 ]; do
 			tries=$((tries - 1))
 			sleep 0.1
 		done
+		[ -e "$old/over" ] || sh "$old/stage/rollback.sh" >/dev/null 2>&1 9>&-
 	done
+	relax
 	rm -rf -- "$state"/tx/*
+	# Where nothing is infractl's, it has nothing to give back.
+	[ -s "$state/manifest" ] || rm -rf -- "$state/originals"
 	# shellcheck disable=SC2012 # names here are made of digits and letters
 	ls -1t "$state/log" | tail -n +11 | while IFS= read -r old; do
 		rm -f -- "$state/log/$old"
@@ -331,6 +337,86 @@ save() {
 	fi
 }
 
+# originals LINES... begins the index of what stood in places that infractl
+# takes, and of how units were; the lines are what it says already.
+originals() {
+	mkdir -p -- "$state/originals" || fail space
+	: >"$tx/index" || fail space
+	[ $# -eq 0 ] || printf '%s\n' "$@" >"$tx/index" || fail space
+}
+
+# keep KEY PATH copies what stands in a place that infractl takes. It counts only
+# when it is in the index.
+keep() {
+	if [ -d "$2" ] && [ ! -L "$2" ]; then
+		return 0
+	fi
+	if ! [ -e "$2" ] && ! [ -L "$2" ]; then
+		return 0
+	fi
+	attempt write cp -a -T --remove-destination -- "$2" "$state/originals/$1"
+	printf 'file %s %s\n' "$1" "$2" >>"$tx/index" || fail space
+}
+
+# made DIRECTORIES... notes those that do not exist and are about to be made, and
+# those above them.
+made() {
+	for directory; do
+		while [ -n "$directory" ] && [ ! -d "$directory" ]; do
+			printf 'dir %s\n' "$directory" >>"$tx/index" || fail space
+			printf '%s\n' "$directory" >>"$tx/made" || fail space
+			directory=${directory%/*}
+		done
+	done
+}
+
+# unmake DIRECTORIES... removes those that are empty.
+unmake() {
+	rmdir -- "$@" 2>/dev/null
+}
+
+# note_originals puts the index into its place once all that it names is on the disk.
+note_originals() {
+	! cmp -s -- "$tx/index" "$state/originals/index" || return 0
+	attempt write cp -- "$tx/index" "$state/originals/index.new"
+	attempt write sync_files "$state/originals"/* "$state/originals"
+	attempt write mv -f -- "$state/originals/index.new" "$state/originals/index"
+	attempt write sync -- "$state/originals"
+}
+
+# sync_files PATHS... writes those that are files or directories to the disk; what
+# a link points to is no business of sync's here.
+sync_files() {
+	for path; do
+		shift
+		if [ ! -L "$path" ] && { [ -f "$path" ] || [ -d "$path" ]; }; then
+			set -- "$@" "$path"
+		fi
+	done
+	sync -- "$@"
+}
+
+# release KEYS... drops copies of what is back in its place.
+release() {
+	while IFS= read -r line; do
+		key=${line#file }
+		case " $* " in
+		*" ${key%% *} "*) ;;
+		*) printf '%s\n' "$line" ;;
+		esac
+	done <"$state/originals/index" >"$tx/index"
+	note_originals
+	for key; do
+		rm -f -- "$state/originals/$key"
+	done
+}
+
+# forget_originals drops all of them, the index first.
+forget_originals() {
+	rm -f -- "$state/originals/index"
+	rm -rf -- "$state/originals"
+}
+
 # beside PATH is where the new version of a file stands before it is renamed; no
 # daemon's "include *" matches a name with a leading dot.
 beside() {
@@ -357,14 +443,25 @@ prepare_link() {
 	attempt write ln -s -- "$2" "$new"
 }
 
+# prepare_original PATH KEY puts what stood there before infractl beside a file.
+prepare_original() {
+	printf '%s\n' "$1" >>"$tx/prepared" || fail space
+	attempt write parents "$1"
+	new=$(beside "$1")
+	rm -f -- "$new"
+	attempt write cp -a -T -- "$state/originals/$2" "$new"
+}
+
 # flush PATHS... writes the new versions to the disk, so that a crash of the host
 # does not leave an empty file behind the rename.
 flush() {
 	for path; do
-		set -- "$@" "$(beside "$path")"
 		shift
+		new=$(beside "$path")
+		# sync would follow a link.
+		[ -L "$new" ] || set -- "$@" "$new"
 	done
-	attempt write sync -- "$@"
+	[ $# -eq 0 ] || attempt write sync -- "$@"
 }
 
 # swap PATH
@@ -403,12 +500,33 @@ manifest() {
 	attempt write mv -f -- "$state/manifest.new" "$state/manifest"
 }
 
-# arm SECONDS starts the timer that takes the change back if nobody confirms it.
+# arm SECONDS starts the timer that takes the change back if nobody confirms it,
+# and sees to it that a reboot in the meantime takes it back too.
 arm() {
+	attempt write prepare_late
+	: >"$tx/armed"
+	# All that is needed then has to be on the disk before anything changes.
+	attempt write sync_files "$tx"/old/* "$tx/stage/rollback.sh" "$tx/armed" "$tx/old" "$tx/stage" "$tx" "${tx%/*}" \
+		"$late" "${late%/*}" "${wanted%/*}"
 	attempt unit systemd-run --quiet --collect --unit="infractl-revert-$id" --on-active="$1" \
 		--timer-property=AccuracySec=100ms -- /bin/sh "$tx/stage/rollback.sh" timer
-	: >"$tx/armed"
 }
+
+# prepare_late writes the unit. It runs once everything else is up, since units
+# that are still starting cannot be put back.
+prepare_late() (
+	umask 022
+	mkdir -p -- "${wanted%/*}" && cat >"$late.new" <<END && mv -f -- "$late.new" "$late" && ln -sf -- "$late" "$wanted"
+# infractl takes back what nobody confirmed before a reboot.
+[Unit]
+Description=infractl: take back a change that nobody confirmed
+ConditionPathExists=$tx/armed
+After=multi-user.target
+
+[Service]
+ExecStart=/bin/sh $tx/stage/rollback.sh boot
+END
+)
 
 disarm() {
 	[ -e "$tx/armed" ] || return 0

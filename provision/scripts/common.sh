@@ -13,6 +13,25 @@ run=/run/infractl
 nl='
 '
 
+# The unit that takes an unconfirmed change back after a reboot, which the timer
+# does not survive. It exists only as long as a change waits to be confirmed.
+late=/etc/systemd/system/infractl-unconfirmed.service
+wanted=/etc/systemd/system/multi-user.target.wants/infractl-unconfirmed.service
+
+# relax removes that unit. systemd knows it at most by a link, and does nothing
+# with it before the next boot.
+relax() {
+	rm -f -- "$wanted" "$late"
+}
+
+# unmade removes the directories that a change made in vain.
+unmade() {
+	[ -e "${tx:?}/made" ] || return 0
+	while IFS= read -r directory; do
+		rmdir -- "$directory" 2>/dev/null
+	done <"$tx/made"
+}
+
 # hello tells the other side that this is a shell of root.
 hello() {
 	printf '@infractl\n'

@@ -13,7 +13,7 @@ section() {
 # that are in files.
 remembered() {
 	section remembered
-	grep -asH '' "$state/generation" "$state/manifest" "$state"/loaded/* "$state"/trees/* \
+	grep -asH '' "$state/generation" "$state/manifest" "$state/originals/index" "$state"/loaded/* "$state"/trees/* \
 		/etc/passwd /etc/group /etc/os-release /etc/debian_version
 	section facts
 	grep -asH -e '^MemTotal:' -e '^Cpus_allowed:' /proc/meminfo /proc/self/status

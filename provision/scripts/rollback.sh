@@ -1,19 +1,41 @@
 # shellcheck shell=sh
-# shellcheck disable=SC2154 # tx is set by the caller, state in common.sh
+# shellcheck disable=SC2154 # tx is set by the caller, the rest in common.sh
 # Puts the previous files and units back. It is run by the change itself when it
-# fails, or by a timer when nobody confirmed the change.
+# fails, by a timer when nobody confirmed the change, or after a reboot that came
+# before either.
 
 trouble=
+booted=
 trap '' HUP PIPE INT TERM
 
-# Only one of the timer and the confirmation may have its way.
-if [ "${1-}" = timer ]; then
+case ${1-} in
+timer)
+	# Only one of the timer and the confirmation may have its way.
 	mkdir -- "$tx/decided" 2>/dev/null || exit 0
-fi
+	;;
+boot)
+	# Whoever decided anything before did not live to see it done. A run that
+	# has the lock already does this itself.
+	mkdir -p -- "$run"
+	exec 9>>"$run/lock"
+	flock 9
+	[ -e "$tx/armed" ] && [ ! -e "$tx/over" ] || exit 0
+	booted=yes
+	printf 'the host itself, which takes an unconfirmed change back\n' >"$run/holder"
+	;;
+esac
 
 complain() {
 	printf '%s\n' "$*"
 	trouble=yes
+}
+
+# was NUMBER ACTIVE ENABLED says how a unit was. At boot every unit has met the new
+# files, whether the change had got to it or not.
+was() {
+	if [ -n "$booted" ] && [ ! -e "$tx/touched/$1" ]; then
+		printf '%s\n' "$2" "$3" >"$tx/touched/$1"
+	fi
 }
 
 # before NUMBER tells how a unit was: sets $active and $enabled, or fails if the
@@ -29,11 +51,11 @@ before() {
 	return 0
 }
 
-# halt NUMBER UNIT stops a unit that did not run before the change, while its
-# unit file is still there.
+# halt NUMBER UNIT [all] stops a unit that did not run before the change, while its
+# unit file is still there; with all, one that did too.
 halt() {
 	before "$1" || return 0
-	if [ "$active" != active ]; then
+	if [ "$active" != active ] || [ -n "${3-}" ]; then
 		systemctl stop -- "$2"
 		systemctl reset-failed -- "$2" 2>/dev/null
 	fi
@@ -67,12 +89,21 @@ resume() {
 	if [ -n "${5-}" ] && systemctl --quiet is-active -- "$2"; then
 		hook "$4" "$5"
 	fi
+	if [ "$enabled" != masked ] && [ "$(readlink -- "/etc/systemd/system/$2")" = /dev/null ]; then
+		systemctl --quiet unmask -- "$2" 2>/dev/null
+	fi
 	if [ "$enabled" = enabled ]; then
 		systemctl --quiet enable -- "$2" 2>/dev/null
 	fi
 	if [ "$active" = active ]; then
 		systemctl reset-failed -- "$2" 2>/dev/null
-		timeout 150 systemctl "$3" -- "$2" || complain "systemctl $3 $2 failed"
+		verb=$3
+		# It may run already, with the new files.
+		[ -z "$booted" ] || [ "$verb" != start ] || verb=restart
+		timeout 150 systemctl "$verb" -- "$2" || complain "systemctl $verb $2 failed"
+	fi
+	if [ "$enabled" = masked ]; then
+		systemctl --quiet mask -- "$2" 2>/dev/null
 	fi
 }
 
@@ -98,6 +129,7 @@ verify() {
 # disown puts the previous manifest back: files that are not infractl's any more,
 # such as one that a package brought, must not be removed later as if they were.
 disown() {
+	unmade
 	if [ -e "$tx/manifest" ]; then
 		mv -f -- "$tx/manifest" "$state/manifest"
 	fi
@@ -106,5 +138,7 @@ disown() {
 # over ends with the status that says whether all is as it was.
 over() {
 	generation "${tx##*/} was taken back"
+	: >"$tx/over"
+	relax
 	[ -z "$trouble" ] || exit 1
 }

@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# shellcheck disable=SC2154 # tx and nl are set elsewhere
+# shellcheck disable=SC2154 # tx, state and nl are set elsewhere
 # Runs in a mount namespace of its own: makes the host look as it will after the
 # change and lets the daemons' checkers judge. The new files are the upper layer
 # of overlays whose lower layer is the host, so nothing here reaches the host.
@@ -68,6 +68,13 @@ place_link() {
 	(umask 022 && mkdir -p -- "${1%/*}")
 	rm -f -- "$1"
 	ln -s -- "$2" "$1" || exit 1
+}
+
+# place_original PATH KEY
+place_original() {
+	(umask 022 && mkdir -p -- "${1%/*}")
+	rm -f -- "$1"
+	cp -a -T -- "$state/originals/$2" "$1" || exit 1
 }
 
 # without PATH

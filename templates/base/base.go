@@ -185,6 +185,7 @@ func Render(in Input) (desired.Host, error) {
 	f.Add("/etc/ssh/sshd_config.d/10-infractl.conf", "sshd.conf.tmpl", desired.File{Mode: "0600"})
 	f.Add(keyFile, "authorized_keys.tmpl", desired.File{})
 	f.Add("/etc/nftables.conf", "nftables.conf.tmpl", desired.File{Mode: "0755"})
+	f.Add("/etc/systemd/system/nftables.service.d/infractl.conf", "nftables.service.tmpl", desired.File{})
 	f.Add(Sysctl+"60-infractl.conf", "sysctl.conf.tmpl", desired.File{})
 	f.Add("/etc/systemd/journald.conf.d/infractl.conf", "journald.conf.tmpl", desired.File{})
 	f.Add("/etc/apt/apt.conf.d/52infractl-upgrades", "upgrades.conf.tmpl", desired.File{})
@@ -198,7 +199,7 @@ func Render(in Input) (desired.Host, error) {
 	if f.Err != nil {
 		return desired.Host{}, f.Err
 	}
-	return desired.Host{
+	host := desired.Host{
 		Packages: []string{"curl", "nftables", "systemd-timesyncd", "unattended-upgrades"},
 		Files:    f.Made,
 		Units: []desired.Unit{
@@ -226,5 +227,11 @@ func Render(in Input) (desired.Host, error) {
 			},
 			{Name: "apt-daily-upgrade.timer", Enabled: true, Active: true},
 		},
-	}, nil
+	}
+	if in.Owner != "" {
+		// Who lets systemd listen for sshd has this one in the place of
+		// ssh.service; they exclude each other. It goes first.
+		host.Units = append([]desired.Unit{{Name: "ssh.socket", Guarded: true}}, host.Units...)
+	}
+	return host, nil
 }

@@ -201,6 +201,9 @@ func (p *project) requireNothing(t *testing.T) {
 		if out := p.on(t, host, "systemctl is-active haproxy keepalived nginx 'postgresql@*' 'guestbook@*' | grep -x active; ip -o address show | grep -E ' 198\\.19\\.0\\.(1[0-9][0-9]|2[0-9][0-9])/' || true"); out != "" {
 			t.Errorf("%s still works for %s:\n%s", host, p.env, out)
 		}
+		if out := p.on(t, host, "find /etc /usr/local/lib/infractl /var/lib/infractl/originals -name '*infractl*' 2>/dev/null || true"); out != "" {
+			t.Errorf("%s was not given back by %s:\n%s", host, p.env, out)
+		}
 	}
 }
 

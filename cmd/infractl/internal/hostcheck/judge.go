@@ -345,13 +345,14 @@ func takenOver(h desired.Host, a *provision.Actual, files []File) []Finding {
 				out = append(out, Finding{Problem, "files", f.Path + " is a directory, and a file is to be there", "move it away"})
 			}
 		}
-		out = append(out, Finding{Warning, "files", "infractl up writes over what somebody has put there: " + strings.Join(paths, ", "), "keep what is needed of it"})
+		out = append(out, Finding{Warning, "files", "infractl up writes over what somebody has put there: " + strings.Join(paths, ", "), "a copy is kept there, and comes back with infractl destroy"})
 	}
 	if len(a.Manifest) > 0 {
 		return out // it is infractl's already
 	}
 	for _, u := range h.Units {
-		if !u.Active && a.Units[u.Name].Running() {
+		// One that guards the way in is stopped for another that listens in its place.
+		if !u.Active && !u.Guarded && a.Units[u.Name].Running() {
 			out = append(out, Finding{Warning, "units", u.Name + " runs there, and infractl up stops it, since no tier of this server needs it", "move what it does to another server first"})
 		}
 	}

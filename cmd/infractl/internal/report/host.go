@@ -3,6 +3,7 @@ package report
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"path"
 	"reflect"
 	"slices"
@@ -34,6 +35,9 @@ type FileChange struct {
 // described is a host's description with what only the plugin's outputs have.
 type described struct {
 	desired.Host
+	// foreign are files that are not infractl's yet, by path, and original those
+	// that become what they were before they were infractl's.
+	foreign, original map[string]bool
 	// pending are the units that have not loaded their files yet, and what they
 	// have to do: restart or reload.
 	pending map[string]string
@@ -55,6 +59,13 @@ func host(properties map[string]any) described {
 			_ = json.Unmarshal(text, v.Field(i).Addr().Interface()) // what does not fit stays empty
 		}
 	}
+	h.foreign, h.original = map[string]bool{}, map[string]bool{}
+	files, _ := properties["files"].(map[string]any)
+	for name, f := range files {
+		file, _ := f.(map[string]any)
+		h.foreign[name] = file["foreign"] == true
+		h.original[name] = file["original"] == true
+	}
 	h.pending = map[string]string{}
 	units, _ := properties["units"].([]any)
 	for _, u := range units {
@@ -65,6 +76,24 @@ func host(properties map[string]any) described {
 		}
 	}
 	return h
+}
+
+// found is what the plugin has found on a host that it knows nothing of, or not
+// all: see foundProperty in cmd/pulumi-resource-infractl.
+func found(m apitype.StepEventMetadata) (described, bool) {
+	if m.New == nil {
+		return described{}, false
+	}
+	properties, ok := m.New.Outputs["found"].(map[string]any)
+	return host(properties), ok
+}
+
+// add adds files that were found.
+func (h *described) add(found described) {
+	files := maps.Clone(found.Files)
+	maps.Copy(files, h.Files)
+	h.Files = files
+	maps.Copy(h.foreign, found.foreign)
 }
 
 // hostChange says what a run changes on a host.
@@ -83,7 +112,22 @@ func hostChange(c *Change, m apitype.StepEventMetadata) {
 	if m.New != nil {
 		after = host(m.New.Inputs)
 	}
+	if found, ok := found(m); ok {
+		if m.Op == "create" {
+			before, c.stands = found, true
+		} else {
+			before.add(found)
+		}
+	}
 	c.Files = fileChanges(before.Files, after.Files, " on the host", "")
+	for i, f := range c.Files {
+		switch {
+		case before.foreign[f.Path]:
+			c.Files[i].Attributes = append(c.Files[i].Attributes, "not infractl's yet; a copy is kept")
+		case f.Operation == "delete" && before.original[f.Path]:
+			c.Files[i].Attributes = append(c.Files[i].Attributes, "what was there before comes back")
+		}
+	}
 	var fillings []string
 	if m.Op != "create" {
 		fillings = fillingChanges(c, m, before, after)

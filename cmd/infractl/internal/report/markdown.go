@@ -204,7 +204,11 @@ func (m *markdownWriter) group(g Group) {
 	if short := c.short(); short != "" {
 		summary += ": " + html.EscapeString(short)
 	}
-	if c.fresh() || c.empty() { // all there is to say is in the line itself
+	files := c.Files
+	if c.fresh() {
+		files = c.taken()
+	}
+	if c.fresh() && len(files) == 0 || c.empty() { // all there is to say is in the line itself
 		if !m.fits("- "+summary+"\n\n", 0) {
 			m.hosts += len(g.Hosts)
 		}
@@ -230,7 +234,7 @@ func (m *markdownWriter) group(g Group) {
 		m.hosts += len(g.Hosts)
 		return
 	}
-	for _, f := range c.Files {
+	for _, f := range files {
 		m.file(f, g.Hosts[0], tail.Len())
 	}
 	m.must(tail.String())

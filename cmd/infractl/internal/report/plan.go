@@ -32,6 +32,9 @@ type Change struct {
 	Notes []string `json:"notes,omitempty"`
 
 	typ string
+	// stands says that the host is there already and was looked at, although
+	// its configuration is new.
+	stands bool
 	// facts tell at a glance what is created or deleted.
 	facts []string
 	// parts identify the change piece by piece: see parts.
@@ -90,6 +93,8 @@ func (p *Plan) Event(ev apitype.EngineEvent) {
 		}
 	case ev.ResourcePreEvent != nil:
 		p.planned(ev.ResourcePreEvent.Metadata)
+	case ev.ResOutputsEvent != nil:
+		p.found(ev.ResOutputsEvent.Metadata)
 	case ev.DiagnosticEvent != nil:
 		p.said(*ev.DiagnosticEvent)
 	}
@@ -136,6 +141,25 @@ func (p *Plan) planned(m apitype.StepEventMetadata) {
 	}
 	c.parts = parts(c, m)
 	p.Changes = append(p.Changes, c)
+}
+
+// found corrects what is planned for a host by what was found there, which is
+// known only at the end of the step.
+func (p *Plan) found(m apitype.StepEventMetadata) {
+	if m.Type != ConfigurationType || m.Op != "create" && m.Op != "update" {
+		return
+	}
+	if _, ok := found(m); !ok {
+		return
+	}
+	for i, planned := range p.Changes {
+		if planned.URN == m.URN && planned.Operation == string(m.Op) {
+			c := Change{URN: m.URN, Operation: planned.Operation, Name: planned.Name, Kind: planned.Kind, typ: m.Type}
+			hostChange(&c, m)
+			c.parts = parts(c, m)
+			p.Changes[i] = c
+		}
+	}
 }
 
 func (p *Plan) drifted(m apitype.StepEventMetadata) {

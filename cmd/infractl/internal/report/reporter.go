@@ -297,6 +297,7 @@ var noise = []string{
 	"resource monitor shut down",
 	"does not support customTimeouts",
 	"Attempting to deploy or update resources",
+	"are taken over, and copies are kept", // the plan shows them
 }
 
 func (r *Reporter) diagnostic(d apitype.DiagnosticEvent) {

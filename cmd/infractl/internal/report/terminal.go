@@ -124,6 +124,16 @@ func (w *planWriter) group(g Group) {
 	w.title(c.Operation, strings.Join(g.Hosts, ", "), "host", nil)
 	if c.fresh() && !w.options.Files {
 		w.line("    %s", c.size())
+		if !c.stands {
+			return
+		}
+		// What is new on it can be asked for; what it had is not to be overlooked.
+		for _, f := range c.taken() {
+			w.file(f, g.Hosts[0])
+		}
+		if len(c.Actions) > 0 {
+			w.line("    then: %s", visible(strings.Join(c.Actions, ", ")))
+		}
 		return
 	}
 	for _, list := range [][]string{c.Packages, c.Users, c.Trees} {
@@ -147,9 +157,24 @@ func (w *planWriter) group(g Group) {
 // fresh says whether the change is a new host, of which everything is new.
 func (c Change) fresh() bool { return c.Operation == "create" && len(c.Files) > 0 }
 
+// taken are the files of a host that it had before.
+func (c Change) taken() []FileChange {
+	var out []FileChange
+	for _, f := range c.Files {
+		if f.Operation != "create" {
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
 // size says how much is put on a new host.
 func (c Change) size() string {
-	return strings.Join([]string{count(len(c.Packages), "package"), count(len(c.Files), "file"), count(len(c.Actions), "unit")}, ", ")
+	files := count(len(c.Files), "file")
+	if n := len(c.taken()); n > 0 {
+		files += fmt.Sprintf(" (%d of them there already)", n)
+	}
+	return strings.Join([]string{count(len(c.Packages), "package"), files, count(len(c.Actions), "unit")}, ", ")
 }
 
 func (w *planWriter) file(f FileChange, host string) {
