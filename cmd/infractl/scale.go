@@ -96,6 +96,9 @@ func scale(c *cli.Context) error {
 	if more := now.RemovesMore(p); len(more) > 0 {
 		return usage("%s would go too, and was not there when you were asked; nothing was changed, so run the command again", strings.Join(more, ", "))
 	}
+	if err := s.fit(); err != nil {
+		return err
+	}
 	if err := s.engine.WriteConfig(); err != nil {
 		return err
 	}

@@ -159,7 +159,10 @@ func (s *session) ready(o engine.UpOptions) error {
 	if err := s.engine.Preflight(s.c.Context); err != nil {
 		return err
 	}
-	return s.engine.Ready(s.c.Context, o)
+	if err := s.engine.Ready(s.c.Context, o); err != nil {
+		return err
+	}
+	return s.fit()
 }
 
 // finished writes the result of an up that went well.

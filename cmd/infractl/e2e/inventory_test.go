@@ -25,10 +25,10 @@ events {}
 http { server { listen 80; root /srv/old; } }
 END
 chown www-data:adm /root/mine/nginx.conf
-chmod 0640 /root/mine/nginx.conf
+chmod 0664 /root/mine/nginx.conf
 touch -d '2021-02-03 04:05:06.789' /root/mine/nginx.conf
 mv /root/mine/nginx.conf /etc/nginx/nginx.conf
-printf '#!/usr/sbin/nft -f\nflush ruleset\ntable inet mine { chain in { type filter hook input priority 10; policy accept; } }\n' >/etc/nftables.conf
+printf '#!/usr/sbin/nft -f\nflush ruleset\ntable inet mine { chain in { type filter hook input priority 10; policy accept; }; }\n' >/etc/nftables.conf
 chmod 0700 /etc/nftables.conf
 systemctl enable --quiet --now nftables
 printf 'vm.swappiness = 7\n' >/root/mine/sysctl.conf
@@ -89,12 +89,12 @@ func TestAServerThatRunsSomethingIsTakenOverAndGivenBack(t *testing.T) {
 	}
 	// Nobody is trusted whom nobody vouches for.
 	requireCode(t, p.infractl("hosts", "add", "-e", p.env, "web", web.IPv4.String(), "--yes"), 2, web.Fingerprint)
-	requireCode(t, p.infractl("hosts", "add", "-e", p.env, "web", web.IPv4.String(), "--yes", "--host-key", p.made[0].Fingerprint), 2, web.IPv4.String())
+	requireCode(t, p.infractl("hosts", "add", "-e", p.env, "web", web.IPv4.String(), "--yes", "--host-key", p.made[0].Fingerprint), 1, web.IPv4.String())
 	for i, m := range p.made {
 		tier, _, _ := strings.Cut(small[i].host, "-")
-		requireCode(t, p.infractl("hosts", "add", "-e", p.env, tier, m.IPv4.String(), "--yes", "--host-key", m.Fingerprint, "--name", m.Name), 0)
+		requireCode(t, p.infractl("hosts", "add", "-e", p.env, tier, m.IPv4.String(), "--yes", "--host-key", m.Fingerprint, "--name", m.Name, "--private", m.IPv4.String()), 0)
 	}
-	requireCode(t, p.infractl("hosts", "add", "-e", p.env, "spare", web.IPv4.String(), "--yes", "--host-key", web.Fingerprint), 2, "web")
+	requireCode(t, p.infractl("hosts", "add", "-e", p.env, "spare", web.IPv4.String(), "--yes", "--host-key", web.Fingerprint, "--private", web.IPv4.String()), 2, "web")
 	requireCode(t, p.infractl("hosts", "list", "-e", p.env), 0, web.Name, web.IPv4.String())
 
 	r := p.infractl("hosts", "check", "-e", p.env, "--json")
@@ -210,6 +210,11 @@ func TestCheckNamesWhatIsWrongWithAServer(t *testing.T) {
 			t.Fatal(err)
 		}
 		requireCode(t, p.infractl("hosts", "check", "-e", p.env), 1, p.machines["web-1"], p.made[1].Fingerprint, p.made[0].Fingerprint)
-		requireCode(t, p.infractl("up", "-e", p.env, "--yes"), 5, p.machines["web-1"], "host key")
+		requireCode(t, p.infractl("up", "-e", p.env, "--yes"), 1, p.machines["web-1"], "host key", "Nothing was changed")
+		for host := range p.machines {
+			if out := p.on(t, host, "ls -d /etc/infractl /var/lib/infractl 2>/dev/null || true"); out != "" {
+				t.Errorf("%s was changed: %s", host, out)
+			}
+		}
 	})
 }
