@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -146,8 +147,17 @@ func TestAServerThatRunsSomethingIsTakenOverAndGivenBack(t *testing.T) {
 			_, err := lab("ssh", p.machine(host), "true")
 			return err
 		})
-		if after := p.on(t, host, condition); after != before[host] {
-			t.Errorf("%s is not as it was:\n%s", host, differences(before[host], after))
+		lost, more := differences(before[host], p.on(t, host, condition))
+		if host != "web-1" {
+			// The packages that came stay, and their units are known from then on.
+			lost = slices.DeleteFunc(lost, func(line string) bool { return strings.HasSuffix(line, " not-found inactive") })
+			more = nil
+		}
+		if len(lost)+len(more) > 0 {
+			t.Errorf("%s is not as it was: it lacks\n%s\nand has\n%s", host, strings.Join(lost, "\n"), strings.Join(more, "\n"))
+		}
+		if ours := p.on(t, host, "grep -rlE 'Managed by infractl|infractl:' /etc /usr/local || true"); ours != "" {
+			t.Errorf("%s has files of infractl's: %s", host, ours)
 		}
 	}
 	if old() != "the old shop\n" {
@@ -155,23 +165,14 @@ func TestAServerThatRunsSomethingIsTakenOverAndGivenBack(t *testing.T) {
 	}
 }
 
-// differences are the lines that only one of two texts has.
-func differences(before, after string) string {
-	var b strings.Builder
-	only := func(mark, text, other string) {
-		lines := map[string]bool{}
-		for _, line := range strings.Split(other, "\n") {
-			lines[line] = true
-		}
-		for _, line := range strings.Split(text, "\n") {
-			if !lines[line] {
-				b.WriteString(mark + line + "\n")
-			}
-		}
+// differences are the lines that only the first of two texts has, and those that
+// only the second has.
+func differences(before, after string) (lost, more []string) {
+	only := func(text, other string) []string {
+		lines := strings.Split(other, "\n")
+		return slices.DeleteFunc(strings.Split(text, "\n"), func(line string) bool { return slices.Contains(lines, line) })
 	}
-	only("-", before, after)
-	only("+", after, before)
-	return b.String()
+	return only(before, after), only(after, before)
 }
 
 // TestCheckNamesWhatIsWrongWithAServer spoils one server in one way after the other.
