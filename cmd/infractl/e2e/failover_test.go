@@ -86,7 +86,7 @@ func requireEveryLoadBalancerReady(t *testing.T) {
 }
 
 func TestNoIdempotentRequestFailsWhenAHostBehindIsKilled(t *testing.T) {
-	for _, victim := range []string{"web-2", "app-2", "web-1", "app-1"} {
+	for _, victim := range []string{"web-2", "app-1"} {
 		t.Run(victim, func(t *testing.T) {
 			l := startLoad([]string{site.URL + "/", site.URL + staticPath(t), site.URL + "/api/entries"}, 100, 20*time.Second, time.Minute)
 			time.Sleep(time.Second)
