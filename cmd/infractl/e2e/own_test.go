@@ -182,8 +182,16 @@ func newSmall(t *testing.T, env string, changes ...map[string]string) *project {
 	if err != nil {
 		t.Fatal(err)
 	}
+	p.destroyed(t)
+	return p
+}
+
+// destroyed destroys the environment when the test ends, and gives its machines back,
+// which must do nothing of it any more.
+func (p *project) destroyed(t *testing.T) {
+	t.Helper()
 	t.Cleanup(func() {
-		if r := p.infractl("destroy", "-e", env, "--yes"); r.code != 0 {
+		if r := p.infractl("destroy", "-e", p.env, "--yes"); r.code != 0 {
 			t.Errorf("%v", r)
 		}
 		p.requireNothing(t)
@@ -191,7 +199,6 @@ func newSmall(t *testing.T, env string, changes ...map[string]string) *project {
 			t.Error(err)
 		}
 	})
-	return p
 }
 
 // requireNothing fails if a machine still does something for the environment.

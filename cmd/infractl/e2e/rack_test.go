@@ -144,15 +144,7 @@ func TestAShopOnTwoServersServes(t *testing.T) {
 	if err := p.configure(nil); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if r := p.infractl("destroy", "-e", p.env, "--yes"); r.code != 0 {
-			t.Errorf("%v", r)
-		}
-		p.requireNothing(t)
-		if err := p.release(); err != nil {
-			t.Error(err)
-		}
-	})
+	p.destroyed(t)
 	r := p.up(t)
 	report(os.Stdout, "up of everything on two servers", "%.1f s", r.took.Seconds())
 	o := p.outputs(t)
@@ -245,15 +237,7 @@ func TestLoadBalancersOnTheWireServeHostsInTheCloud(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if r := p.infractl("destroy", "-e", p.env, "--yes"); r.code != 0 {
-			t.Errorf("%v", r)
-		}
-		p.requireNothing(t)
-		if err := p.release(); err != nil {
-			t.Error(err)
-		}
-	})
+	p.destroyed(t)
 	coupled := make(chan error, 1)
 	go func() { coupled <- p.couple(t.Context(), private) }()
 	r := p.up(t)

@@ -3,14 +3,12 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"os"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -18,31 +16,13 @@ import (
 	theLab "github.com/infractl/infractl/lab"
 )
 
-// watched is what a command has printed so far.
-type watched struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (w *watched) Write(p []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.text.Write(p)
-}
-
-func (w *watched) String() string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.text.String()
-}
-
 // killedAt runs a command and kills it as soon as it has printed what is looked for.
 func (p *project) killedAt(t *testing.T, seen func(output string) bool, args ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	cmd := p.command(ctx, args...)
-	output := &watched{}
+	output := &text{}
 	cmd.Stdout, cmd.Stderr = output, output
 	// Orphans of infractl must not keep the test waiting for the pipe.
 	cmd.WaitDelay = time.Second
