@@ -14,6 +14,7 @@ import (
 )
 
 func TestErrorsOfTheCloudAreExplainedAndTheNextUpGoesOn(t *testing.T) {
+	t.Parallel()
 	cases := []struct {
 		name  string
 		fault api.Fault
@@ -69,6 +70,7 @@ func TestErrorsOfTheCloudAreExplainedAndTheNextUpGoesOn(t *testing.T) {
 }
 
 func TestForeignServerOfTheSameNameIsLeftAlone(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, 0)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -93,6 +95,7 @@ func TestForeignServerOfTheSameNameIsLeftAlone(t *testing.T) {
 }
 
 func TestWhatTheCloudDoesNotOfferIsSaidBeforeAnythingIsMade(t *testing.T) {
+	t.Parallel()
 	for config, want := range map[string]string{
 		"{count: 2, type: cx99}":                      `infractl:tiers.web.type: there is no server type "cx99"`,
 		"{count: 2, location: mars}":                  `infractl:tiers.web.location: there is no location "mars"; there is`,

@@ -41,10 +41,11 @@ func ends(t *testing.T, cmd *exec.Cmd, within time.Duration) int {
 }
 
 func TestSecondRunNamesTheFirstAndItsCommand(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, 0)
 	s.env = append(s.env, slowHosts)
 	first, _, firstErr := s.start("up", "--yes")
-	firstErr.await("configuration", 30*time.Second)
+	firstErr.await("configuration", time.Minute)
 	began := time.Now()
 	r := s.must(4, "up", "--yes", "--lock-timeout", "0")
 	if took := time.Since(began); took > 20*time.Second {
@@ -84,10 +85,11 @@ func TestSecondRunNamesTheFirstAndItsCommand(t *testing.T) {
 func pid(cmd *exec.Cmd) string { return strconv.Itoa(cmd.Process.Pid) }
 
 func TestLockOfAKilledRunIsTakenOverAtOnce(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, 0)
 	s.env = append(s.env, slowHosts)
 	cmd, _, stderr := s.start("up", "--yes")
-	stderr.await("configuration", 30*time.Second)
+	stderr.await("configuration", time.Minute)
 	kill(cmd, true)
 	s.env = append(s.env, "HOSTLESS_DELAY=0s")
 	r := s.must(0, "up", "--yes", "--lock-timeout", "0")
@@ -102,10 +104,11 @@ func TestLockOfAKilledRunIsTakenOverAtOnce(t *testing.T) {
 }
 
 func TestRunThatWasSuspendedForLongerThanItsLockLivesStops(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, 0)
 	s.env = append(s.env, slowHosts)
 	first, _, firstErr := s.start("up", "--yes")
-	firstErr.await("configuration", 30*time.Second)
+	firstErr.await("configuration", time.Minute)
 	if err := first.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
@@ -135,6 +138,7 @@ func TestRunThatWasSuspendedForLongerThanItsLockLivesStops(t *testing.T) {
 }
 
 func TestUnlockStopsTheRunThatHoldsTheLock(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, 0)
 	s.env = append(s.env, slowHosts)
 	r := s.must(0, "unlock", "--yes")
@@ -142,7 +146,7 @@ func TestUnlockStopsTheRunThatHoldsTheLock(t *testing.T) {
 		t.Errorf("with nothing to unlock:\n%s", r.stderr)
 	}
 	first, _, firstErr := s.start("up", "--yes")
-	firstErr.await("configuration", 30*time.Second)
+	firstErr.await("configuration", time.Minute)
 	r = s.must(2, "unlock") // nobody to ask
 	if !strings.Contains(r.stderr, "test: the lock is held by ") || !strings.Contains(r.stderr, "test: Pulumi's own lock is held by ") || !strings.Contains(r.stderr, "say --yes") {
 		t.Errorf("it does not show the holder:\n%s", r.stderr)
@@ -166,11 +170,12 @@ func TestUnlockStopsTheRunThatHoldsTheLock(t *testing.T) {
 }
 
 func TestInterruptedRunSaysWhatIsDoneAndWhatIsNot(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, 0)
 	s.env = append(s.env, slowHosts)
 	cmd, _, stderr := s.start("up", "--yes")
 	// The database comes first, then the application.
-	stderr.await("app-1              configuration      creating", 60*time.Second)
+	stderr.await("app-1              configuration      creating", time.Minute)
 	_ = cmd.Process.Signal(os.Interrupt)
 	if code := ends(t, cmd, time.Minute); code != 130 {
 		t.Errorf("exit code %d\n%s", code, stderr)
@@ -182,7 +187,7 @@ func TestInterruptedRunSaysWhatIsDoneAndWhatIsNot(t *testing.T) {
 	}
 	s.env = append(s.env, "HOSTLESS_DELAY=30s")
 	cmd, _, stderr = s.start("up", "--yes", "--lock-timeout", "0")
-	stderr.await("configuration", 60*time.Second)
+	stderr.await("configuration", time.Minute)
 	_ = cmd.Process.Signal(os.Interrupt)
 	time.Sleep(300 * time.Millisecond)
 	_ = cmd.Process.Signal(os.Interrupt)
@@ -208,6 +213,7 @@ func TestInterruptedRunSaysWhatIsDoneAndWhatIsNot(t *testing.T) {
 }
 
 func TestRunsThatBeginTogetherTakeTurns(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, 0)
 	s.env = append(s.env, "HOSTLESS_DELAY=500ms")
 	var all []*exec.Cmd

@@ -16,6 +16,7 @@ import (
 )
 
 func TestUpTwiceThenDestroy(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, 0)
 	r := s.must(0, "up", "--yes")
 	if !strings.HasPrefix(r.stdout, "http://127.77.") {
@@ -54,31 +55,8 @@ func TestUpTwiceThenDestroy(t *testing.T) {
 	s.must(0, "destroy", "--yes", "--env", "test") // nothing to do is no error
 }
 
-func TestSecretsAreNotInTheStateInPlaintext(t *testing.T) {
-	s := newSite(t, 0)
-	s.must(0, "up", "--yes")
-	var found []string
-	err := filepath.WalkDir(s.dir, func(path string, d os.DirEntry, err error) error {
-		if err != nil || d.IsDir() || d.Name() == "id" || d.Name() == ".env.test" {
-			return err
-		}
-		text, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		for _, secret := range []string{"PRIVATE KEY", strings.Repeat("a", 64), strings.Repeat("b", 64)} {
-			if strings.Contains(string(text), secret) {
-				found = append(found, path+": "+secret[:7])
-			}
-		}
-		return nil
-	})
-	if err != nil || len(found) > 0 {
-		t.Errorf("secrets in plaintext: %v %v", found, err)
-	}
-}
-
 func TestPreviewChangesNothing(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, 0)
 	r := s.must(0, "preview", "--show-files")
 	for _, want := range []string{"+ web-1  server", "/etc/nginx/nginx.conf", "to create"} {
@@ -92,13 +70,14 @@ func TestPreviewChangesNothing(t *testing.T) {
 }
 
 func TestKilledAtAnyMomentTheNextUpConverges(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, 300*time.Millisecond)
 	s.env = append(s.env, "HOSTLESS_DELAY=200ms")
 	const kills = 10
 	for i := range kills {
 		cmd, _, stderr := s.start("up", "--yes")
 		// Most kills fall into the time in which things are made.
-		stderr.await("reading the hosts", 20*time.Second)
+		stderr.await("reading the hosts", time.Minute)
 		moment := time.Duration(rand.Int64N(int64(2500 * time.Millisecond)))
 		time.Sleep(moment)
 		everything := i%2 == 1 // the whole tree, as if the power had failed
@@ -116,11 +95,12 @@ func TestKilledAtAnyMomentTheNextUpConverges(t *testing.T) {
 }
 
 func TestInterruptedOnceTheNextUpConverges(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, 300*time.Millisecond)
 	s.env = append(s.env, "HOSTLESS_DELAY=200ms")
 	for range 3 {
 		cmd, _, stderr := s.start("up", "--yes")
-		stderr.await("reading the hosts", 20*time.Second)
+		stderr.await("reading the hosts", time.Minute)
 		time.Sleep(time.Duration(rand.Int64N(int64(3 * time.Second))))
 		if err := cmd.Process.Signal(os.Interrupt); err != nil {
 			t.Fatal(err)
@@ -135,9 +115,10 @@ func TestInterruptedOnceTheNextUpConverges(t *testing.T) {
 }
 
 func TestDestroyAfterAKillLeavesNothing(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, 500*time.Millisecond)
 	cmd, _, stderr := s.start("up", "--yes")
-	stderr.await("creating", 30*time.Second)
+	stderr.await("creating", time.Minute)
 	time.Sleep(200 * time.Millisecond)
 	kill(cmd, true)
 	s.must(0, "destroy", "--yes", "--env", "test")
@@ -147,6 +128,7 @@ func TestDestroyAfterAKillLeavesNothing(t *testing.T) {
 }
 
 func TestAFailedHostIsNamedAndTheNextUpGoesOn(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, 0)
 	s.env = append(s.env, "HOSTLESS_FAIL=web-1")
 	r := s.must(5, "up", "--yes")
@@ -162,6 +144,7 @@ func TestAFailedHostIsNamedAndTheNextUpGoesOn(t *testing.T) {
 }
 
 func TestServerThatIsGoneIsMadeAgainUnlessItHeldData(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, 0)
 	s.must(0, "up", "--yes")
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
@@ -194,6 +177,7 @@ func TestServerThatIsGoneIsMadeAgainUnlessItHeldData(t *testing.T) {
 }
 
 func TestAnotherProjectsTokenIsNoticed(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, 0)
 	s.must(0, "up", "--yes")
 	other := newSite(t, 0)
@@ -206,29 +190,4 @@ func TestAnotherProjectsTokenIsNoticed(t *testing.T) {
 	if in := other.inCloud(); len(in) > 0 {
 		t.Errorf("the other project now has %v", in)
 	}
-}
-
-func TestWrongTokenIsOneClearMessage(t *testing.T) {
-	s := newSite(t, 0)
-	s.env = append(s.env, "HCLOUD_TOKEN="+strings.Repeat("c", 64))
-	r := s.must(2, "up", "--yes")
-	if !strings.Contains(r.stderr, "the cloud does not accept the token in HCLOUD_TOKEN") || strings.Count(r.stderr, "HCLOUD_TOKEN") > 2 {
-		t.Errorf("stderr:\n%s", r.stderr)
-	}
-}
-
-func TestTwoRunsAtATime(t *testing.T) {
-	s := newSite(t, 0)
-	s.env = append(s.env, "HOSTLESS_DELAY=1s")
-	first, _, firstErr := s.start("up", "--yes")
-	firstErr.await("configuration", 30*time.Second)
-	r := s.run("up", "--yes")
-	_ = first.Wait()
-	if first.ProcessState.ExitCode() != 0 || r.code != 0 {
-		t.Errorf("exit codes %d and %d\n%s\n%s", first.ProcessState.ExitCode(), r.code, firstErr, r.stderr)
-	}
-	if !strings.Contains(r.stderr, "waiting up to 60 s for") {
-		t.Errorf("the second run did not wait:\n%s", r.stderr)
-	}
-	s.agree()
 }
