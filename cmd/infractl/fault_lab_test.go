@@ -42,6 +42,16 @@ func TestErrorsOfTheCloudAreExplainedAndTheNextUpGoesOn(t *testing.T) {
 			5, "the cloud had an error of its own",
 		},
 		{
+			"a connection that breaks after the work was done",
+			api.Fault{Kind: api.FaultDrop, After: true, Count: 1, Match: api.Match{Method: "POST", Path: "^/servers$"}},
+			5, "again",
+		},
+		{
+			"a server that cannot be started",
+			api.Fault{Kind: api.FaultAction, Command: "create_server", Code: "server_error", Count: 1},
+			5, "server_error",
+		},
+		{
 			"busy for a moment",
 			api.Fault{Kind: "error", Code: "conflict", Message: "conflict", Count: 2, Match: api.Match{Method: "POST", Path: "^/networks/"}},
 			0, "",
@@ -49,6 +59,7 @@ func TestErrorsOfTheCloudAreExplainedAndTheNextUpGoesOn(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			s := newSite(t, 0)
 			control := api.NewControl(s.cloud.URL, strings.Repeat("a", 64))
 			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)

@@ -22,6 +22,12 @@ import (
 // TestWhoLocksHimselfOutIsLetInAgain makes mistakes that cut the way to a host. The
 // host takes them back by itself, and the rest of the environment is left alone.
 func TestWhoLocksHimselfOutIsLetInAgain(t *testing.T) {
+	t.Cleanup(func() {
+		if err := site.configure(nil); err != nil {
+			t.Error(err)
+		}
+		site.up(t)
+	})
 	const someKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOkT/GhVsc7Vu6EWWlETHNHg2G1KX2uKlwlpwVhelrkC nobody"
 	for _, c := range []struct {
 		name   string
@@ -45,13 +51,7 @@ func TestWhoLocksHimselfOutIsLetInAgain(t *testing.T) {
 			if err := site.configure(c.change); err != nil {
 				t.Fatal(err)
 			}
-			t.Cleanup(func() {
-				site.on(t, "db-1", c.mend)
-				if err := site.configure(nil); err != nil {
-					t.Error(err)
-				}
-				site.up(t)
-			})
+			t.Cleanup(func() { site.on(t, "db-1", c.mend) })
 			r := site.infractl("up", "-e", site.env, "--yes")
 			report(os.Stdout, "up that locks out: "+c.name, "exit code %d after %.1f s", r.code, r.took.Seconds())
 			if r.code == 0 {
@@ -78,9 +78,11 @@ func TestWhoLocksHimselfOutIsLetInAgain(t *testing.T) {
 	}
 }
 
-// TestScalingTakesSpareServersAndGivesThemBack is scaling where nothing can be made.
+// TestScalingTakesSpareServersAndGivesThemBack is scaling where nothing can be made,
+// after an up that was refused, since somebody else on the wire uses the router ID.
 func TestScalingTakesSpareServersAndGivesThemBack(t *testing.T) {
 	t.Parallel()
+	stranger := newStranger(t, 77)
 	p := newSmall(t, "spare")
 	c := faults(t)
 	s, err := c.MakePlain(t.Context(), machine.Plain{Name: "spare-web-2"})
@@ -94,6 +96,10 @@ func TestScalingTakesSpareServersAndGivesThemBack(t *testing.T) {
 	}
 	p.base["infractl:hosts"] = strings.TrimSuffix(p.base["infractl:hosts"], "}") +
 		fmt.Sprintf(", spare: [{address: %s, hostKey: %q, memory: 2048, cores: 2}]}", m.IPv4, m.Fingerprint)
+	if err := p.configure(map[string]string{"infractl:vip": "{address: 198.19.0.231/24, routerId: 77}"}); err != nil {
+		t.Fatal(err)
+	}
+	requireCode(t, p.infractl("up", "-e", p.env, "--yes"), 5, stranger.IPv4.String(), "router ID 77", "infractl:vip.routerId")
 	if err := p.configure(nil); err != nil {
 		t.Fatal(err)
 	}
@@ -180,9 +186,10 @@ func TestAShopOnTwoServersServes(t *testing.T) {
 	})
 }
 
-// TestARouterIDThatSomebodyElseOnTheWireUsesIsRefused has a stranger speak VRRP.
-func TestARouterIDThatSomebodyElseOnTheWireUsesIsRefused(t *testing.T) {
-	t.Parallel()
+// newStranger makes a machine on the wire on which somebody else's keepalived speaks
+// VRRP with a router ID.
+func newStranger(t *testing.T, routerID int) machine.State {
+	t.Helper()
 	c := faults(t)
 	s, err := c.MakePlain(t.Context(), machine.Plain{Name: "stranger"})
 	if err != nil {
@@ -196,22 +203,11 @@ func TestARouterIDThatSomebodyElseOnTheWireUsesIsRefused(t *testing.T) {
 	if _, err := theLab.WaitForPlain(t.Context(), s); err != nil {
 		t.Fatal(err)
 	}
-	const configuration = "vrrp_instance stranger {\n  interface eth0\n  virtual_router_id 77\n  priority 50\n  advert_int 1\n  virtual_ipaddress {\n    198.19.0.230/24\n  }\n}\n"
+	configuration := fmt.Sprintf("vrrp_instance stranger {\n  interface eth0\n  virtual_router_id %d\n  priority 50\n  advert_int 1\n  virtual_ipaddress {\n    198.19.0.230/24\n  }\n}\n", routerID)
 	if out, err := lab("ssh", s.Name, "sh", "-c", shellQuote("apt-get update -qq && apt-get install -qq -y --no-install-recommends keepalived >/dev/null && printf '%s' "+shellQuote(configuration)+" >/etc/keepalived/keepalived.conf && systemctl restart keepalived")); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	p := newSmall(t, "heard")
-	// A single load balancer on the wire still moves nothing, but it announces.
-	if err := p.configure(map[string]string{"infractl:vip": "{address: 198.19.0.231/24, routerId: 77}"}); err != nil {
-		t.Fatal(err)
-	}
-	r := p.infractl("up", "-e", p.env, "--yes")
-	requireCode(t, r, 5, s.IPv4.String(), "router ID 77", "infractl:vip.routerId")
-	if err := p.configure(nil); err != nil {
-		t.Fatal(err)
-	}
-	p.up(t)
-	requireWhole(t, p)
+	return s
 }
 
 // TestLoadBalancersOnTheWireServeHostsInTheCloud has load balancers in a rack, whose
