@@ -29,6 +29,10 @@ export DEBIAN_FRONTEND
 systemctl unmask haproxy >/dev/null 2>&1
 # Also where an earlier test has removed parts of it.
 ! dpkg-query -W haproxy >/dev/null 2>&1 || dpkg --purge --force-all haproxy >/dev/null 2>&1
+if dpkg-query -W haproxy >/dev/null 2>&1; then
+	echo "haproxy is still there: $(dpkg-query -W -f '${Status}' haproxy)" >&2
+	exit 1
+fi
 rm -rf /etc/haproxy /etc/ssh/sshd_config.d/50-infractl.conf /etc/systemd/system/nginx.service.d
 apt-get -qq -y install nginx curl >/dev/null 2>&1
 mkdir -p /etc/systemd/system/nginx.service.d
