@@ -82,7 +82,7 @@ func TestStatusOfAHealthyEnvironment(t *testing.T) {
 	if l.Version != 1 || l.Site.Status != http.StatusOK || len(l.VIP) != 1 || l.VIP[0].Holder != holder || len(l.Masters) != 1 || l.Masters[0] != holder {
 		t.Errorf("%+v; the holder is %s", l, holder)
 	}
-	serving := map[string]string{"lb": "haproxy 3.", "web": "nginx 1.", "app": "guestbook ", "db": "postgresql 17."}
+	serving := map[string]string{"lb": "haproxy ", "web": "nginx 1.", "app": "guestbook ", "db": "postgresql 17."}
 	for _, h := range l.Hosts {
 		tier, _, _ := strings.Cut(h.Name, "-")
 		if !h.Reachable || h.Drained || !strings.HasPrefix(h.Serving, serving[tier]) || h.Drift == nil || len(h.Drift.Files) > 0 {
