@@ -79,12 +79,14 @@ func TestInterruptedOnceItStopsInOrderAndTheNextUpGoesOn(t *testing.T) {
 	cmd := p.command(ctx, "up", "-e", p.env, "--yes")
 	// As a terminal does it: the signal goes to the whole process group.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	var output bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &output, &output
+	output := &text{}
+	cmd.Stdout, cmd.Stderr = output, output
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(8 * time.Second)
+	// In the middle of the first host's change, or of the servers' making.
+	output.await(t, "creating", 2*time.Minute)
+	time.Sleep(2 * time.Second)
 	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGINT)
 	err := cmd.Wait()
 	if code := cmd.ProcessState.ExitCode(); code != 130 {

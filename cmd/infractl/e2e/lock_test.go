@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"bytes"
 	"encoding/json"
 	"maps"
 	"os"
@@ -11,40 +10,10 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 )
-
-// text is what a running command has printed so far.
-type text struct {
-	mu  sync.Mutex
-	all bytes.Buffer
-}
-
-func (b *text) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.all.Write(p)
-}
-
-func (b *text) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.all.String()
-}
-
-// await waits until the words were printed.
-func (b *text) await(t *testing.T, words string, within time.Duration) {
-	t.Helper()
-	for end := time.Now().Add(within); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		if strings.Contains(b.String(), words) {
-			return
-		}
-	}
-	t.Errorf("it has not said %q within %s:\n%s", words, within, b)
-}
 
 // background starts a command and does not wait for it.
 func (p *project) background(t *testing.T, args ...string) (*exec.Cmd, *text) {

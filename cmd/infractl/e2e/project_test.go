@@ -17,6 +17,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -217,6 +218,35 @@ func (p *project) up(t *testing.T, args ...string) run {
 		t.Fatalf("%v", r)
 	}
 	return r
+}
+
+// text is what a running command has printed so far.
+type text struct {
+	mu  sync.Mutex
+	all bytes.Buffer
+}
+
+func (b *text) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.all.Write(p)
+}
+
+func (b *text) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.all.String()
+}
+
+// await waits until the words were printed.
+func (b *text) await(t *testing.T, words string, within time.Duration) {
+	t.Helper()
+	for end := time.Now().Add(within); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if strings.Contains(b.String(), words) {
+			return
+		}
+	}
+	t.Errorf("it has not said %q within %s:\n%s", words, within, b)
 }
 
 // outputs are the environment's outputs that the tests use.
