@@ -40,8 +40,10 @@ func ends(t *testing.T, cmd *exec.Cmd, within time.Duration) int {
 	return cmd.ProcessState.ExitCode()
 }
 
+// The tests of the lock run alone: in them one run has to last as long as others
+// take to meet it.
+
 func TestSecondRunNamesTheFirstAndItsCommand(t *testing.T) {
-	t.Parallel()
 	s := newSite(t, 0)
 	s.env = append(s.env, slowHosts)
 	first, _, firstErr := s.start("up", "--yes")
@@ -85,7 +87,6 @@ func TestSecondRunNamesTheFirstAndItsCommand(t *testing.T) {
 func pid(cmd *exec.Cmd) string { return strconv.Itoa(cmd.Process.Pid) }
 
 func TestLockOfAKilledRunIsTakenOverAtOnce(t *testing.T) {
-	t.Parallel()
 	s := newSite(t, 0)
 	s.env = append(s.env, slowHosts)
 	cmd, _, stderr := s.start("up", "--yes")
@@ -104,7 +105,6 @@ func TestLockOfAKilledRunIsTakenOverAtOnce(t *testing.T) {
 }
 
 func TestRunThatWasSuspendedForLongerThanItsLockLivesStops(t *testing.T) {
-	t.Parallel()
 	s := newSite(t, 0)
 	s.env = append(s.env, slowHosts)
 	first, _, firstErr := s.start("up", "--yes")
@@ -138,7 +138,6 @@ func TestRunThatWasSuspendedForLongerThanItsLockLivesStops(t *testing.T) {
 }
 
 func TestUnlockStopsTheRunThatHoldsTheLock(t *testing.T) {
-	t.Parallel()
 	s := newSite(t, 0)
 	s.env = append(s.env, slowHosts)
 	r := s.must(0, "unlock", "--yes")
@@ -170,7 +169,6 @@ func TestUnlockStopsTheRunThatHoldsTheLock(t *testing.T) {
 }
 
 func TestInterruptedRunSaysWhatIsDoneAndWhatIsNot(t *testing.T) {
-	t.Parallel()
 	s := newSite(t, 0)
 	s.env = append(s.env, slowHosts)
 	cmd, _, stderr := s.start("up", "--yes")
@@ -213,7 +211,6 @@ func TestInterruptedRunSaysWhatIsDoneAndWhatIsNot(t *testing.T) {
 }
 
 func TestRunsThatBeginTogetherTakeTurns(t *testing.T) {
-	t.Parallel()
 	s := newSite(t, 0)
 	s.env = append(s.env, "HOSTLESS_DELAY=500ms")
 	var all []*exec.Cmd
