@@ -29,12 +29,12 @@ func baseConfig() map[string]string { return nil }
 func newSite(dir string) (*project, error) { return newProject(dir, "e2e", nil) }
 
 // release gives back what an environment stood on, after it was destroyed.
-func (p *project) release() error { return nil }
+func (place) release() error { return nil }
 
 // machine is what the lab calls a host.
 func (p *project) machine(host string) string { return p.env + "-" + host }
 
-// databaseType is what a database tier of the cloud has to say besides its count.
+// databaseType is what a database tier has to say besides its count.
 const databaseType = "type: cx33, "
 
 // loginNeedsSudo says that the user who logs in is not root.

@@ -111,7 +111,7 @@ func newMachines(dir, env string, machines []ownMachine) (*project, error) {
 }
 
 // release removes the machines, after the environment on them was destroyed.
-func (p *project) release() error {
+func (p place) release() error {
 	c, err := theLab.Connect(theLab.Options{})
 	if err != nil {
 		return err
@@ -125,9 +125,6 @@ func (p *project) release() error {
 
 // machine is what the lab calls a host.
 func (p *project) machine(host string) string { return p.machines[host] }
-
-// databaseType is what a database tier of the cloud has to say besides its count.
-const databaseType = ""
 
 // loginNeedsSudo says that the user who logs in is not root.
 const loginNeedsSudo = false
