@@ -2,6 +2,8 @@ package engine
 
 import (
 	"encoding/json"
+	"errors"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -60,4 +62,40 @@ func backendDir(backend string) string {
 		return "" // relative to a directory that only the CLI knows
 	}
 	return rest
+}
+
+// mendAttributes makes the state of a run readable that was killed while Pulumi
+// saved it. In the file system each object of the state has a second file, with its
+// attributes, and only that one is not written in one step; Pulumi reads nothing of
+// an object whose attributes are cut off, but does without any. Whether somebody is
+// writing them at this moment does not matter: they are looked at by nobody.
+func mendAttributes(backend, project, environment string) error {
+	dir := backendDir(backend)
+	if dir == "" {
+		return nil
+	}
+	stacks := filepath.Join(dir, ".pulumi", "stacks", project)
+	entries, err := os.ReadDir(stacks)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	paths := []string{filepath.Join(dir, ".pulumi", "meta.yaml.attrs")}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), environment+".") && strings.HasSuffix(e.Name(), ".attrs") {
+			paths = append(paths, filepath.Join(stacks, e.Name()))
+		}
+	}
+	for _, path := range paths {
+		text, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) || err == nil && json.Valid(text) {
+			continue
+		}
+		if err == nil {
+			err = os.Remove(path)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }

@@ -323,6 +323,9 @@ var errNoStack = errors.New("the environment has no state yet")
 
 // export returns the state with its secrets encrypted.
 func (e *Engine) export(ctx context.Context) (string, error) {
+	if err := mendAttributes(backend(e.Project), e.Project.Name, e.Environment); err != nil {
+		return "", fmt.Errorf("the environment's state cannot be mended after a run that was cut off: %w", err)
+	}
 	out, errText, _, err := e.run(ctx, "stack", "export", "--stack", e.Environment)
 	if err != nil {
 		return "", explainCLI(cliError(err, errText))
