@@ -144,9 +144,18 @@ chmod 755 /tmp/half/DEBIAN /tmp/half/DEBIAN/postinst
 dpkg-deb --build /tmp/half /tmp/half.deb >/dev/null
 dpkg -i /tmp/half.deb >/dev/null 2>&1 || true`)
 	defer on(t, c, "dpkg --purge half >/dev/null 2>&1; rm -rf /tmp/half /tmp/half.deb")
-	// Somebody installs packages just now.
-	go aside(t, "perl -MFcntl=:flock,F_SETLK,F_WRLCK -e 'open my $f, q(>>), q(/var/lib/dpkg/lock-frontend) or die; my $l = pack(q(s s x4 q q i), F_WRLCK, 0, 0, 0, 0); fcntl($f, F_SETLK, $l) or die; sleep 8' || true")
-	time.Sleep(2 * time.Second)
+	// Somebody installs packages just now, until the test's end.
+	const holding = "/run/test-holds-dpkg"
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		aside(t, "perl -MFcntl=:flock,F_SETLK,F_WRLCK -e 'open my $f, q(>>), q(/var/lib/dpkg/lock-frontend) or die; my $l = pack(q(s s x4 q q i), F_WRLCK, 0, 0, 0, 0); fcntl($f, F_SETLK, $l) or die; open my $h, q(>), q("+holding+"); for (1..600) { select undef, undef, undef, 0.1; last unless -e q("+holding+") }' || true")
+	}()
+	defer func() {
+		on(t, c, "rm -f "+holding)
+		<-ended
+	}()
+	on(t, c, "for i in $(seq 200); do [ ! -e "+holding+" ] || exit 0; sleep 0.1; done; exit 1")
 	m, err := c.Facts(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -28,7 +28,7 @@ func inheritedNginx(t *testing.T, c *Conn) desired.Host {
 export DEBIAN_FRONTEND
 systemctl unmask haproxy >/dev/null 2>&1
 # Also where an earlier test has removed parts of it.
-! dpkg-query -W haproxy >/dev/null 2>&1 || dpkg --purge --force-all haproxy >/dev/null 2>&1
+! dpkg-query -W haproxy >/dev/null 2>&1 || dpkg --purge --force-all haproxy >&2
 if dpkg-query -W haproxy >/dev/null 2>&1; then
 	echo "haproxy is still there: $(dpkg-query -W -f '${Status}' haproxy)" >&2
 	exit 1
