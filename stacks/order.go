@@ -20,8 +20,23 @@ type turn struct {
 // the first of its tiers, and in a turn one goes first, to show that the change is
 // good, then the others in batches. Two machines of one tier are never changed at
 // the same time unless its MaxUnavailable allows it, whatever else is on them.
-// fresh are the names of hosts that are new; holder has the virtual IP.
+// fresh are the names of hosts that are new; holder has the virtual IP. Where all
+// are, nobody is served yet who could notice, and only applications wait, for the
+// database that they need.
 func turns(machines []Machine, tiers map[string]Tier, fresh map[string]bool, holder string) []turn {
+	if !slices.ContainsFunc(machines, func(m Machine) bool { return !m.fresh(fresh) }) {
+		first, then := turn{}, turn{}
+		for _, m := range machines {
+			_, application := m.host(TierApp)
+			_, database := m.host(TierDB)
+			if application && !database {
+				then.fresh = append(then.fresh, m)
+			} else {
+				first.fresh = append(first.fresh, m)
+			}
+		}
+		return []turn{first, then}
+	}
 	// Load balancers have an order of their own: as they are numbered, but the
 	// holder after the others, and new ones last.
 	var balancers []Machine
