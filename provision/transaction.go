@@ -200,15 +200,22 @@ func newTransaction(id, holder string, h desired.Host, a *Actual, plan []Action,
 	if len(directories) > 0 {
 		s.call("flush_directories", directories...)
 	}
-	if reload {
+	// What starts at boot is decided first, for all units together: systemd reads
+	// everything anew after that, which takes a good part of a second each time.
+	for _, action := range plan {
+		if action.Kind == EnableUnit && a.Units[action.Subject].File == "masked" {
+			s.call("systemd", number(action.Subject), action.Subject, "unmask")
+		}
+		if action.Kind == EnableUnit || action.Kind == DisableUnit {
+			s.call("systemd", number(action.Subject), action.Subject, verbs[action.Kind])
+		}
+	}
+	if reload || slices.ContainsFunc(plan, func(a Action) bool { return atBoot[a.Kind] }) {
 		s.call("daemon_reload")
 	}
 	for _, u := range h.Units {
 		for _, action := range plan {
-			if action.Subject == u.Name && verbs[action.Kind] != "" {
-				if action.Kind == EnableUnit && a.Units[u.Name].File == "masked" {
-					s.call("systemd", number(u.Name), u.Name, "unmask")
-				}
+			if action.Subject == u.Name && verbs[action.Kind] != "" && !atBoot[action.Kind] {
 				if u.Before != "" && interrupts[action.Kind] {
 					s.call("before", u.Name, string(action.Kind), u.Before)
 				}
@@ -278,6 +285,9 @@ var verbs = map[Kind]string{
 	EnableUnit: "enable", DisableUnit: "disable", StopUnit: "stop",
 	StartUnit: "restart", RestartUnit: "restart", ReloadUnit: "reload-or-restart", MaskUnit: "mask",
 }
+
+// atBoot are the kinds of action that change only what is started at boot.
+var atBoot = map[Kind]bool{EnableUnit: true, DisableUnit: true, RetireUnit: true}
 
 // interrupts are the actions that a unit which runs may want to prepare for.
 var interrupts = map[Kind]bool{StopUnit: true, RestartUnit: true, ReloadUnit: true}

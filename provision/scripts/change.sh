@@ -558,7 +558,8 @@ journal() {
 	explain "$tx/out"
 }
 
-# systemd NUMBER UNIT VERB changes a unit. The file in touched tells a rollback
+# systemd NUMBER UNIT VERB changes a unit; after enable, disable and unmask
+# daemon_reload has to follow. The file in touched tells a rollback
 # how the unit was before.
 systemd() {
 	case $3 in
@@ -579,7 +580,11 @@ systemd() {
 	began=$(date +%s)
 	# A unit that failed too often is not started again without this.
 	[ "$3" != restart ] || systemctl reset-failed -- "$2" 2>/dev/null 9>&-
-	if ! timeout 150 systemctl --quiet "$3" -- "$2" >"$tx/verb" 2>&1 </dev/null 9>&-; then
+	# What changes with these is read anew once, by daemon_reload.
+	case $3 in
+	enable | disable | unmask) set -- "$1" "$2" "$3" --no-reload ;;
+	esac
+	if ! timeout 150 systemctl --quiet ${4:+"$4"} "$3" -- "$2" >"$tx/verb" 2>&1 </dev/null 9>&-; then
 		explain "$tx/verb"
 		journal "$2"
 		fail unit "systemctl $3 $2 failed"
