@@ -6,8 +6,13 @@
 booted() {
 	if [ -e /run/cloud-init/enabled ] && [ ! -e /run/cloud-init/disabled ]; then
 		printf '@waiting\n'
+		# What installs packages meanwhile is not to be disturbed.
+		for pause in 0.1 0.1 0.2 0.2 0.3 0.5; do
+			[ ! -e /run/cloud-init/result.json ] || break
+			sleep "$pause"
+		done
 		while [ ! -e /run/cloud-init/result.json ]; do
-			sleep 0.1
+			sleep 0.5
 		done
 		cat /run/cloud-init/result.json
 	fi
