@@ -31,6 +31,9 @@ type command struct {
 	version semver.Version
 	// force is closed when the user does not want to wait any longer.
 	force <-chan struct{}
+	// outputs is what the CLI answered if its last call asked for the outputs of a
+	// stack, with secret ones hidden; of is that question.
+	outputs, of string
 }
 
 // newCommand asks the CLI at path for its version.
@@ -60,9 +63,11 @@ func (c *command) Run(ctx context.Context, dir string, stdin io.Reader, moreOut,
 	if err := ctx.Err(); err != nil {
 		return "", "", unknown, context.Cause(ctx)
 	}
-	if answer, ok := answered(args); ok {
+	if answer, ok := c.answered(args); ok {
 		return answer, "", 0, nil
 	}
+	c.of = ""
+	asked := args
 	if !slices.Contains(args, "--non-interactive") {
 		args = append([]string{"--non-interactive"}, args...)
 	}
@@ -115,13 +120,17 @@ func (c *command) Run(ctx context.Context, dir string, stdin io.Reader, moreOut,
 	}
 	out, outErr := collect(stdout, moreOut)
 	errText, errErr := collect(stderr, moreErr)
+	if code == 0 {
+		c.outputs, c.of = out, strings.Join(asked, " ")
+	}
 	return out, errText, code, errors.Join(err, outErr, errErr)
 }
 
 // answered answers for the CLI where the Automation API asks for what infractl
 // has no use for; each saves a start of the CLI. Selecting a stack is for people
 // who leave --stack out, and the history's last entry only repeats the events.
-func answered(args []string) (string, bool) {
+// After the outputs it asks for those in which secrets are shown.
+func (c *command) answered(args []string) (string, bool) {
 	if len(args) < 2 || args[0] != "stack" {
 		return "", false
 	}
@@ -130,6 +139,11 @@ func answered(args []string) (string, bool) {
 		return "", true
 	case "history":
 		return "[]", true
+	case "output":
+		hidden := slices.DeleteFunc(slices.Clone(args), func(a string) bool { return a == "--show-secrets" })
+		if len(hidden) < len(args) && c.of == strings.Join(hidden, " ") && !strings.Contains(c.outputs, "[secret]") {
+			return c.outputs, true
+		}
 	}
 	return "", false
 }

@@ -29,6 +29,28 @@ func TestCommandReturnsWhatWasPrinted(t *testing.T) {
 	}
 }
 
+func TestOutputsAreAskedForOnceUnlessSomeAreSecret(t *testing.T) {
+	for want, secret := range map[string]string{"1": "", "2": "[secret]"} {
+		calls := filepath.Join(t.TempDir(), "calls")
+		c := &command{path: script(t, `echo >>"`+calls+`"; echo "$(wc -l <"`+calls+`") `+secret+`"`)}
+		run := func(args ...string) string {
+			t.Helper()
+			out, _, code, err := c.Run(context.Background(), t.TempDir(), nil, nil, nil, nil, args...)
+			if code != 0 || err != nil {
+				t.Fatal(code, err)
+			}
+			return strings.Fields(out)[0]
+		}
+		run("stack", "output", "--json", "--stack", "lab")
+		if got := run("stack", "output", "--json", "--show-secrets", "--stack", "lab"); got != want {
+			t.Errorf("%q: the answer is of call %s", secret, got)
+		}
+		if got := run("stack", "output", "--json", "--show-secrets", "--stack", "other"); got == want {
+			t.Errorf("%q: another stack's outputs are of call %s", secret, got)
+		}
+	}
+}
+
 func TestInterruptedCommandMayFinish(t *testing.T) {
 	c := &command{path: script(t, `trap 'sleep 0.3; echo finished; exit 0' INT; echo ready >"$READY"; while :; do sleep 0.05; done`)}
 	ready := filepath.Join(t.TempDir(), "ready")

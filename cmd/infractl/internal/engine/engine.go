@@ -187,6 +187,10 @@ func (e *Engine) makeWorkDir() error {
 	if err := os.MkdirAll(e.workDir, 0o700); err != nil {
 		return fmt.Errorf("cannot make infractl's own directory: %w", err)
 	}
+	e.Tools.home = filepath.Join(e.workDir, "pulumi-home")
+	if err := quietHome(e.Tools.home); err != nil {
+		return fmt.Errorf("cannot make a directory for Pulumi in infractl's own: %w", err)
+	}
 	project := map[string]any{
 		"name":    e.Project.Name,
 		"runtime": "go",

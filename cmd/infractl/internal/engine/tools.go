@@ -34,6 +34,8 @@ type Tools struct {
 	HcloudInstalled bool
 
 	command *command
+	// home is the directory that the CLI takes for the user's own of Pulumi.
+	home string
 }
 
 // FindTools looks for the Pulumi CLI and the plugins: first what the user has
@@ -161,6 +163,7 @@ func (t Tools) variables() map[string]string {
 		// The state knows how its secrets are encrypted, so that a computer
 		// that has only the state can work on it.
 		"PULUMI_FALLBACK_TO_STATE_SECRETS_MANAGER": "true",
+		"PULUMI_HOME": t.home,
 	}
 	switch {
 	case t.HcloudInstalled:

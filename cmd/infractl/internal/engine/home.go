@@ -1,0 +1,57 @@
+package engine
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// quietHome makes a directory for PULUMI_HOME that has all that the user's own has,
+// by links, but for logs: Pulumi writes down every property of every resource in
+// each run, again and again, which takes half of the CLI's time and leaves megabytes
+// of every file of every host, in plain text where a run is killed early. No variable
+// turns that off, but where Pulumi finds no directory for its logs, it goes on
+// without. Several runs may do this at once.
+func quietHome(dir string) error {
+	// What Pulumi downloads is to be found there by the next run, too.
+	if err := errors.Join(os.MkdirAll(dir, 0o700), os.MkdirAll(filepath.Join(pulumiHome(), "plugins"), 0o700)); err != nil {
+		return err
+	}
+	theirs, err := os.ReadDir(pulumiHome())
+	if err != nil {
+		return err
+	}
+	want := map[string]string{}
+	for _, e := range theirs {
+		if e.Name() != logs {
+			want[e.Name()] = filepath.Join(pulumiHome(), e.Name())
+		}
+	}
+	ours, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range ours {
+		path := filepath.Join(dir, e.Name())
+		target, err := os.Readlink(path)
+		if e.Name() == logs || err == nil && target == want[e.Name()] {
+			delete(want, e.Name())
+			continue
+		}
+		// Also what Pulumi has written in place of a link, such as the time of the
+		// last login.
+		if err := os.RemoveAll(path); err != nil {
+			return err
+		}
+	}
+	for name, target := range want {
+		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	return os.WriteFile(filepath.Join(dir, logs), []byte("A file, so that Pulumi keeps no logs here.\n"), 0o600)
+}
+
+// logs is the name of the directory in which Pulumi keeps its logs.
+const logs = "logs"
