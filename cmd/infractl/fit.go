@@ -27,10 +27,17 @@ func (s *session) fit() error {
 		known[m.Public] = true
 	}
 	var fresh []hostcheck.Server
+	served := false
 	for _, one := range all {
-		if one.Desired != nil && !known[one.Address] {
+		switch {
+		case known[one.Address]:
+			served = served || len(one.VIPs) > 0
+		case one.Desired != nil:
 			fresh = append(fresh, one)
 		}
+	}
+	if served {
+		leaveVIPs(fresh)
 	}
 	if len(fresh) == 0 {
 		return nil

@@ -557,12 +557,24 @@ func (s *session) toCheck(words []string) ([]hostcheck.Server, error) {
 	if err != nil {
 		s.say("ports and files are not compared, since what is to be on the servers is not known yet:\n%v", err)
 	}
+	var vips []netip.Addr
+	for _, v := range env.VIP.Wire {
+		vips = append(vips, v.Address.Addr())
+		if v.IPv6.IsValid() {
+			vips = append(vips, v.IPv6.Addr())
+		}
+	}
 	var out []hostcheck.Server
+	balancers := 0
 	for _, one := range chosen {
 		to := hostcheck.Server{Server: one, Environment: env.Name}
 		for _, m := range env.OwnMachines() {
 			if m.Hosts[0].Own != one.Own {
 				continue
+			}
+			if slices.ContainsFunc(m.Hosts, func(h stacks.Host) bool { return h.Tier == stacks.TierLB }) {
+				to.VIPs = vips
+				balancers++
 			}
 			if h, known := described[m.Name]; known && err == nil {
 				to.Desired, to.Ports = &h, env.Ports(m)
@@ -570,5 +582,16 @@ func (s *session) toCheck(words []string) ([]hostcheck.Server, error) {
 		}
 		out = append(out, to)
 	}
+	if balancers < env.Tiers[stacks.TierLB].Count {
+		// Another load balancer may have a virtual IP, as it should.
+		leaveVIPs(out)
+	}
 	return out, nil
+}
+
+// leaveVIPs keeps a check from asking who has the virtual IPs.
+func leaveVIPs(servers []hostcheck.Server) {
+	for i := range servers {
+		servers[i].VIPs = nil
+	}
 }

@@ -205,6 +205,13 @@ func TestCheckNamesWhatIsWrongWithAServer(t *testing.T) {
 			requireCode(t, r, 1, append(c.says, p.machines["web-1"])...)
 		})
 	}
+	t.Run("a virtual IP that another machine has", func(t *testing.T) {
+		p.on(t, "web-1", `ip netns add stranger && ip link add stranger link "$(ip -o -4 route show default | sed 's/.* dev \([^ ]*\).*/\1/')" type macvlan mode bridge &&
+ip link set stranger netns stranger && ip -n stranger addr add 198.19.0.142/24 dev stranger && ip -n stranger link set stranger up`)
+		t.Cleanup(func() { p.on(t, "web-1", "ip netns del stranger") })
+		requireCode(t, p.infractl("hosts", "check", "-e", p.env), 1, p.machines["lb-1"], "another machine has the virtual IP 198.19.0.142", "infractl:vip")
+		requireCode(t, p.infractl("up", "-e", p.env, "--yes"), 1, "another machine has the virtual IP 198.19.0.142", "Nothing was changed")
+	})
 	t.Run("another host key", func(t *testing.T) {
 		config := strings.Replace(p.base["infractl:hosts"], p.made[1].Fingerprint, p.made[0].Fingerprint, 1)
 		if err := p.configure(map[string]string{"infractl:hosts": config}); err != nil {

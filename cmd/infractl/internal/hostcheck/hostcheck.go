@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -39,6 +40,9 @@ type Server struct {
 	// is not known.
 	Desired *desired.Host
 	Ports   map[int]string
+	// VIPs are the virtual IPs that the environment's load balancers are to have, if
+	// the server is one of these and all of them are looked at.
+	VIPs []netip.Addr
 	// Environment is whose the server is to be.
 	Environment string
 }
@@ -92,6 +96,11 @@ type Result struct {
 	BecomesRoot string    `json:"becomesRoot,omitempty"`
 	Findings    []Finding `json:"findings"`
 	Files       []File    `json:"files"`
+
+	// macs are those of the server's own interfaces, and neighbours those of whoever
+	// has the virtual IPs now.
+	macs       []string
+	neighbours map[string]string
 }
 
 // Check looks at all servers side by side and changes nothing.
@@ -110,6 +119,7 @@ func Check(ctx context.Context, servers []Server) []Result {
 	}
 	wg.Wait()
 	agree(out)
+	strangers(servers, out)
 	for i := range out {
 		out[i].OK = !slices.ContainsFunc(out[i].Findings, func(f Finding) bool { return f.Level == Problem })
 	}
@@ -150,6 +160,10 @@ func check(ctx context.Context, s Server) Result {
 		r.Findings = append(r.Findings, failure(s, err))
 		return r
 	}
+	if r.macs, r.neighbours, err = neighbours(ctx, conn, s, m); err != nil {
+		r.Findings = append(r.Findings, failure(s, err))
+		return r
+	}
 	if s.Desired == nil {
 		return r
 	}
@@ -161,6 +175,38 @@ func check(ctx context.Context, s Server) Result {
 	r.Files = append(r.Files, files...)
 	r.Findings = append(r.Findings, more...)
 	return r
+}
+
+// neighbours finds who has the virtual IPs now: their MACs, after the server's own.
+func neighbours(ctx context.Context, conn *provision.Conn, s Server, m *provision.Machine) (own []string, found map[string]string, err error) {
+	for _, i := range m.Interfaces {
+		own = append(own, i.MAC)
+	}
+	if len(s.VIPs) == 0 {
+		return own, nil, nil
+	}
+	call := "neighbours"
+	for _, a := range s.VIPs {
+		call += " " + a.String()
+	}
+	text, err := conn.Run(ctx, "look who has the virtual IPs", script+call+"\n")
+	if err != nil {
+		return own, nil, err
+	}
+	found = map[string]string{}
+	complete := false
+	for line := range strings.Lines(string(text)) {
+		switch f := strings.Fields(line); {
+		case len(f) == 3 && f[0] == "neighbour":
+			found[f[1]] = f[2]
+		case len(f) == 1 && f[0] == "end":
+			complete = true
+		}
+	}
+	if !complete {
+		return own, nil, fmt.Errorf("%s: the answer is incomplete: %q", s.Title(), text)
+	}
+	return own, found, nil
 }
 
 // compare finds the files and daemons that infractl up would take over.

@@ -58,6 +58,46 @@ func brief(all []Finding) string {
 	return strings.Join(out, ", ")
 }
 
+func TestAVirtualIPThatAnotherMachineHasIsFound(t *testing.T) {
+	vip, second := netip.MustParseAddr("192.0.2.10"), netip.MustParseAddr("2001:db8::10")
+	balancer := Server{VIPs: []netip.Addr{vip, second}}
+	for _, c := range []struct {
+		name string
+		// has is who has the first of the virtual IPs, as each load balancer sees it.
+		has  []string
+		want int
+	}{
+		{"nobody", []string{"", ""}, 0},
+		{"the other load balancer", []string{"02:00:00:00:00:02", ""}, 0},
+		{"a stranger", []string{"02:00:00:00:00:99", "02:00:00:00:00:99"}, 2},
+		{"a stranger that only one of them sees", []string{"", "02:00:00:00:00:99"}, 1},
+		{"a server of another tier", []string{"02:00:00:00:00:03", ""}, 0},
+		{"perhaps the load balancer that could not be looked at", []string{"02:00:00:00:00:99"}, 0},
+	} {
+		servers := []Server{balancer, balancer, {}}
+		results := []Result{{macs: []string{"", "02:00:00:00:00:01"}}, {macs: []string{"02:00:00:00:00:02"}}, {macs: []string{"02:00:00:00:00:03"}}}
+		for i, mac := range c.has {
+			results[i].neighbours = map[string]string{}
+			if mac != "" {
+				results[i].neighbours[vip.String()] = mac
+			}
+		}
+		strangers(servers, results)
+		n := 0
+		for _, r := range results {
+			for _, f := range r.Findings {
+				if f.Level != Problem || f.Check != "vip" || !strings.Contains(f.Message, "192.0.2.10") || !strings.Contains(f.Message, "02:00:00:00:00:99") {
+					t.Errorf("%s: %+v", c.name, f)
+				}
+				n++
+			}
+		}
+		if n != c.want {
+			t.Errorf("%s: %d findings", c.name, n)
+		}
+	}
+}
+
 func TestMachinesAreHeldAgainstTheInventory(t *testing.T) {
 	for _, c := range []struct {
 		name, want, words string

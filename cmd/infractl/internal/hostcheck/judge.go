@@ -159,6 +159,30 @@ func agree(results []Result) {
 	}
 }
 
+// strangers notes virtual IPs that a machine has which is none of the servers. A load
+// balancer that could not be looked at may be that machine.
+func strangers(servers []Server, results []Result) {
+	ours := map[string]bool{}
+	for i, r := range results {
+		if r.neighbours == nil && len(servers[i].VIPs) > 0 {
+			return
+		}
+		for _, mac := range r.macs {
+			ours[mac] = true
+		}
+	}
+	for i, s := range servers {
+		for _, vip := range s.VIPs {
+			if mac := results[i].neighbours[vip.String()]; mac != "" && !ours[mac] {
+				results[i].Findings = append(results[i].Findings, Finding{
+					Problem, "vip", fmt.Sprintf("another machine has the virtual IP %s already, the one with the MAC %s", vip, mac),
+					"give the environment another address (infractl:vip), or take this one off that machine",
+				})
+			}
+		}
+	}
+}
+
 func judgeSize(s Server, m *provision.Machine) []Finding {
 	var out []Finding
 	add := func(level Level, check, advice, format string, args ...any) {

@@ -67,6 +67,20 @@ logins() {
 	done
 }
 
+# neighbours ADDRESS... prints who has addresses that a load balancer is to have. What
+# wakes the neighbour up is one datagram to the port that throws everything away.
+neighbours() {
+	for address; do
+		# shellcheck disable=SC2016 # it is bash's $0
+		timeout 1 bash -c 'echo >"/dev/udp/$0/9"' "$address" 2>/dev/null
+	done
+	sleep 1
+	for address; do
+		ip neigh show to "$address" 2>/dev/null | sed -n "s/.* lladdr \([0-9a-f:]*\) .*/neighbour $address \1/p"
+	done
+	printf 'end\n'
+}
+
 survey() {
 	owner
 	clocks
