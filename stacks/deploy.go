@@ -312,6 +312,9 @@ func (p *plan) configuration(parent pulumi.Resource, m Machine, h desired.Host, 
 	}
 	if s.Own != nil {
 		props["own"] = pulumi.Bool(true)
+		if stateful {
+			props["data"] = pulumi.Bool(true)
+		}
 		if s.jump != "" {
 			props["jump"] = pulumi.String(s.jump)
 		}

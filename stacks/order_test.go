@@ -63,7 +63,7 @@ func TestMachinesTakeTheirTurn(t *testing.T) {
 		{"all of it on two that are new", "lb-1,web-1,app-1,db-1 lb-2,web-2,app-2", "lb-1 web-1 app-1 db-1 lb-2 web-2 app-2", "",
 			"+ db-1,app-1,web-1,lb-1 > + app-2,web-2,lb-2"},
 		{"everything is new", "db-1 app-1,web-1 app-2 web-2 lb-1 lb-2", "db-1 app-1 app-2 web-1 web-2 lb-1 lb-2", "",
-			"+ db-1,web-2,lb-1,lb-2 > + app-1,web-1,app-2"},
+			"+ db-1 web-2 lb-1 lb-2 > + app-1,web-1 app-2"},
 		{"a second one comes", "lb-1,web-1,app-1,db-1 lb-2,web-2,app-2", "lb-2 web-2 app-2", "lb-1",
 			"db-1,app-1,web-1,lb-1 > ++ app-2,web-2,lb-2"},
 		{"a new one beside a load balancer by itself", "db-1 app-1 web-1 lb-1 lb-2,web-2,app-2", "lb-2 web-2 app-2", "lb-1",

@@ -459,8 +459,8 @@ func hostsRemove(c *cli.Context) error {
 	s.tellMoves(os.Stderr, before)
 	machine, heir, inherited := l.Heir(before, s.engine.Spec)
 	if inherited {
-		fmt.Fprintf(os.Stderr, "%s is %s then, and infractl up does not come back to %s: what runs there goes on until you stop it.\n"+
-			"To have it stopped, move its entry to the end of the list, run infractl up, and remove it then.\n", machine, heir.Title(), l.Server.Title())
+		fmt.Fprintf(os.Stderr, "%s is %s then, and infractl up does not come back to %s: what runs there goes on until you stop it.\n",
+			machine, heir.Title(), l.Server.Title())
 	}
 	if err := confirm(c, "Go on? (yes/no)", "yes"); err != nil {
 		return err

@@ -90,15 +90,22 @@ func (m *member) dead(ctx context.Context) bool {
 	return errors.Is(err, provision.ErrUnreachable) && ctx.Err() == nil
 }
 
-// stays says whether the configuration has a host.
-func (s *session) stays(name string) bool {
-	return slices.ContainsFunc(s.engine.Spec.Hosts(), func(h stacks.Host) bool { return h.Name == name })
+// stays says whether a host goes on with what it does. A server of the user's own does
+// also if it becomes another host of its tier.
+func stays(m engine.Member, hosts []stacks.Host) bool {
+	return slices.ContainsFunc(hosts, func(h stacks.Host) bool {
+		if m.Own && h.Own != nil {
+			return h.Tier == m.Tier && (h.Own.Address == m.Public || h.Name == m.Name && h.Own.HostKey == m.HostKey)
+		}
+		return h.Name == m.Name
+	})
 }
 
 // split parts hosts into those that stay and those that go.
 func (s *session) split(all []*member) (staying, going []*member) {
+	hosts := s.engine.Spec.Hosts()
 	for _, m := range all {
-		if s.stays(m.Name) {
+		if stays(m.Member, hosts) {
 			staying = append(staying, m)
 		} else {
 			going = append(going, m)

@@ -18,7 +18,7 @@ import (
 )
 
 // slowHosts makes every host take so long that a run can be met in the middle.
-const slowHosts = "HOSTLESS_DELAY=2s"
+const slowHosts = "HOSTLESS_DELAY=4s"
 
 // history is what is recorded, the newest first.
 func (s *site) history() []runlog.Entry {
@@ -172,13 +172,13 @@ func TestInterruptedRunSaysWhatIsDoneAndWhatIsNot(t *testing.T) {
 	s := newSite(t, 0)
 	s.env = append(s.env, slowHosts)
 	cmd, _, stderr := s.start("up", "--yes")
-	// The database comes first, then the application.
-	stderr.await("app-1              configuration      creating", time.Minute)
+	// The application waits for the database.
+	stderr.await("db-1               configuration      creating", time.Minute)
 	_ = cmd.Process.Signal(os.Interrupt)
 	if code := ends(t, cmd, time.Minute); code != 130 {
 		t.Errorf("exit code %d\n%s", code, stderr)
 	}
-	for _, want := range []string{"test: ", " created", "infractl: interrupted; what had begun was finished\nNot done: lb-1, lb-2, web-1, web-2\nThe next run goes on from here."} {
+	for _, want := range []string{"test: ", " created", "infractl: interrupted; what had begun was finished\nNot done: app-1, app-2\nThe next run goes on from here."} {
 		if !strings.Contains(stderr.String(), want) {
 			t.Errorf("it does not say %q:\n%s", want, stderr)
 		}

@@ -134,13 +134,13 @@ func TestDestroyAfterAKillLeavesNothing(t *testing.T) {
 func TestAFailedHostIsNamedAndTheNextUpGoesOn(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, 0)
-	s.env = append(s.env, "HOSTLESS_FAIL=web-1")
+	s.env = append(s.env, "HOSTLESS_FAIL=db-1")
 	r := s.must(5, "up", "--yes")
-	if want := "✗ web-1: configuration: cannot create: web-1: validate haproxy: line 3 is wrong"; !strings.Contains(r.stderr, want) {
+	if want := "✗ db-1: configuration: cannot create: db-1: validate haproxy: line 3 is wrong"; !strings.Contains(r.stderr, want) {
 		t.Errorf("stderr does not say %q:\n%s", want, r.stderr)
 	}
-	if strings.Contains(r.stderr, "lb-1               configuration") {
-		t.Errorf("a load balancer was configured after a web server had failed:\n%s", r.stderr)
+	if strings.Contains(r.stderr, "app-1              configuration") {
+		t.Errorf("the application was configured after its database had failed:\n%s", r.stderr)
 	}
 	s.env = append(s.env, "HOSTLESS_FAIL=")
 	s.must(0, "up", "--yes")

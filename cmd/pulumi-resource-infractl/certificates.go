@@ -111,7 +111,7 @@ func (authority) check(req plugin.CheckRequest) (resource.PropertyMap, []problem
 	return req.News, k.problems
 }
 
-func (authority) diff(req plugin.DiffRequest) (plugin.DiffResult, error) {
+func (authority) diff(_ context.Context, req plugin.DiffRequest) (plugin.DiffResult, error) {
 	changes := map[string]plugin.PropertyDiff{}
 	compare(resource.PropertyPath{"commonName"}, req.OldOutputs["commonName"], req.NewInputs["commonName"], changes)
 	for path, change := range changes {
@@ -215,7 +215,7 @@ func (certificate) check(req plugin.CheckRequest) (resource.PropertyMap, []probl
 	return inputs, k.problems
 }
 
-func (certificate) diff(req plugin.DiffRequest) (plugin.DiffResult, error) {
+func (certificate) diff(_ context.Context, req plugin.DiffRequest) (plugin.DiffResult, error) {
 	changes := map[string]plugin.PropertyDiff{}
 	for _, key := range []resource.PropertyKey{"authorityCertificate", "authorityKey", "commonName", "addresses"} {
 		compare(resource.PropertyPath{string(key)}, empty(req.OldOutputs[key], req.NewInputs[key]), empty(req.NewInputs[key], req.OldOutputs[key]), changes)

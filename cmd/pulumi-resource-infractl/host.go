@@ -44,7 +44,9 @@ type hostInputs struct {
 	User    string `json:"user"`
 	HostKey string `json:"hostKey"`
 	// Own, Jump and KnownHosts are for hosts that the user has anyway.
-	Own        bool     `json:"own"`
+	Own bool `json:"own"`
+	// Data says that nothing is removed from it when another server takes its place.
+	Data       bool     `json:"data"`
 	Jump       string   `json:"jump"`
 	KnownHosts []string `json:"knownHosts"`
 	desired.Host
@@ -319,6 +321,7 @@ func actualOutputs(in hostInputs, inputs, previous resource.PropertyMap, a *prov
 		}
 	}
 
+	set("data", in.Data)
 	packages := []string{}
 	for _, name := range in.Packages {
 		if _, ok := a.Packages[name]; ok {

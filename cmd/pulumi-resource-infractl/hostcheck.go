@@ -40,7 +40,7 @@ var (
 // is not known yet is checked when it is.
 func (c *configuration) check(req plugin.CheckRequest) (resource.PropertyMap, []problem) {
 	k := &checker{inputs: req.News.Copy()}
-	k.keys(nil, req.News, "name", "address", "port", "user", "hostKey", "own", "jump", "knownHosts", "packages", "users", "files", "trees", "units", "values", "secrets")
+	k.keys(nil, req.News, "name", "address", "port", "user", "hostKey", "own", "data", "jump", "knownHosts", "packages", "users", "files", "trees", "units", "values", "secrets")
 	k.connection()
 	k.packages()
 	k.users()
@@ -223,9 +223,10 @@ func (k *checker) connection() {
 // out of the inputs here, since outputs do not have it.
 func (k *checker) own() bool {
 	k.boolean(nil, k.inputs, "own")
+	k.boolean(nil, k.inputs, "data")
 	v, known := reveal(k.inputs["own"])
 	own := known && v.IsBool() && v.BoolValue()
-	for _, key := range []resource.PropertyKey{"own", "jump", "knownHosts"} {
+	for _, key := range []resource.PropertyKey{"own", "data", "jump", "knownHosts"} {
 		v, known := reveal(k.inputs[key])
 		if known && (v.IsBool() && !v.BoolValue() || v.IsString() && v.StringValue() == "" || v.IsArray() && len(v.ArrayValue()) == 0) {
 			delete(k.inputs, key)

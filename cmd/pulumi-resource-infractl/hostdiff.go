@@ -1,15 +1,20 @@
 package main
 
 import (
+	"context"
 	"slices"
+	"strings"
 
 	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
 	"github.com/pulumi/pulumi/sdk/v3/go/common/resource/plugin"
+
+	"github.com/infractl/infractl/provision"
 )
 
 // diff compares what is really on the host with what is desired. Another name
-// is another host; everything else can be changed in place, an address too.
-func (c *configuration) diff(req plugin.DiffRequest) (plugin.DiffResult, error) {
+// is another host, and so is an address that leads to another of the user's own
+// servers; everything else can be changed in place.
+func (c *configuration) diff(ctx context.Context, req plugin.DiffRequest) (plugin.DiffResult, error) {
 	changes := map[string]plugin.PropertyDiff{}
 	for _, key := range keys(req.OldOutputs, req.NewInputs) {
 		old, new := req.OldOutputs[key], req.NewInputs[key]
@@ -29,7 +34,38 @@ func (c *configuration) diff(req plugin.DiffRequest) (plugin.DiffResult, error) 
 			compare(path, empty(old, new), empty(new, old), changes)
 		}
 	}
+	if address, changed := changes["address"]; changed && c.another(ctx, req.OldOutputs, req.NewInputs) {
+		changes["address"] = address.ToReplace()
+	}
 	return result(changes), nil
+}
+
+// another says whether a configuration goes from one server to another, so that it
+// has to be removed from the first one. Only the servers themselves can tell: the
+// same one may have got another address, or another host key. One that does not
+// answer has nothing to be removed.
+func (c *configuration) another(ctx context.Context, old, new resource.PropertyMap) bool {
+	var was, will hostInputs
+	if decode(old, &was) != nil || decode(new, &will) != nil || !was.Own || !will.Own || will.Data {
+		return false
+	}
+	first, second := c.machine(ctx, was), c.machine(ctx, will)
+	return first != "" && second != "" && first != second
+}
+
+// machine is what tells a machine from others (machine-id(5)), or empty if it does not
+// answer.
+func (c *configuration) machine(ctx context.Context, h hostInputs) string {
+	conn, err := provision.Connect(ctx, h.target())
+	if err != nil {
+		return ""
+	}
+	defer conn.Close()
+	id, err := conn.Run(ctx, "look which machine it is", "cat /etc/machine-id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(id))
 }
 
 // empty makes a property that is not there equal to one that is there without

@@ -28,7 +28,7 @@ var schema []byte
 // is asked for.
 type kind interface {
 	check(req plugin.CheckRequest) (resource.PropertyMap, []problem)
-	diff(req plugin.DiffRequest) (plugin.DiffResult, error)
+	diff(ctx context.Context, req plugin.DiffRequest) (plugin.DiffResult, error)
 	create(ctx context.Context, req plugin.CreateRequest) (plugin.CreateResponse, error)
 	read(ctx context.Context, req plugin.ReadRequest) (plugin.ReadResponse, error)
 	update(ctx context.Context, req plugin.UpdateRequest) (plugin.UpdateResponse, error)
@@ -187,12 +187,12 @@ func (p *provider) Check(_ context.Context, req plugin.CheckRequest) (plugin.Che
 }
 
 // Diff compares what is there with what is desired.
-func (p *provider) Diff(_ context.Context, req plugin.DiffRequest) (plugin.DiffResponse, error) {
+func (p *provider) Diff(ctx context.Context, req plugin.DiffRequest) (plugin.DiffResponse, error) {
 	k, err := p.kind(req.Type)
 	if err != nil {
 		return plugin.DiffResult{}, err
 	}
-	return k.diff(req)
+	return k.diff(ctx, req)
 }
 
 // Create makes a resource.

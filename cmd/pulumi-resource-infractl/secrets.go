@@ -53,7 +53,7 @@ func (hostKey) check(req plugin.CheckRequest) (resource.PropertyMap, []problem) 
 	return req.News, only(req.News)
 }
 
-func (hostKey) diff(plugin.DiffRequest) (plugin.DiffResult, error) { return result(nil), nil }
+func (hostKey) diff(context.Context, plugin.DiffRequest) (plugin.DiffResult, error) { return result(nil), nil }
 
 func (hostKey) create(_ context.Context, req plugin.CreateRequest) (plugin.CreateResponse, error) {
 	if req.Preview {
@@ -103,7 +103,7 @@ func (password) check(req plugin.CheckRequest) (resource.PropertyMap, []problem)
 	return inputs, k.problems
 }
 
-func (password) diff(req plugin.DiffRequest) (plugin.DiffResult, error) {
+func (password) diff(_ context.Context, req plugin.DiffRequest) (plugin.DiffResult, error) {
 	found := map[string]plugin.PropertyDiff{}
 	compare(resource.PropertyPath{"length"}, req.OldOutputs["length"], req.NewInputs["length"], found)
 	for path, change := range found {

@@ -41,7 +41,7 @@ func members(st *state) []Member {
 	}
 	var out []Member
 	for _, r := range st.resources() {
-		if r.Type != typeConfiguration {
+		if r.Type != typeConfiguration || r.Replaced {
 			continue
 		}
 		m := Member{Host: fleet.Host{

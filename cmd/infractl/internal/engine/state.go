@@ -22,8 +22,10 @@ type record struct {
 	DeletedWith string
 	Parent      string
 	Protect     bool
-	Inputs      map[string]any
-	Outputs     map[string]any
+	// Replaced says that another has taken its place, and that it is still to be deleted.
+	Replaced bool
+	Inputs   map[string]any
+	Outputs  map[string]any
 }
 
 // name is the resource's name: the last part of its URN.
@@ -62,6 +64,7 @@ func toRecord(v any) record {
 		Parent:      text(m["parent"]),
 	}
 	r.Protect, _ = m["protect"].(bool)
+	r.Replaced, _ = m["delete"].(bool)
 	r.Inputs, _ = m["inputs"].(map[string]any)
 	r.Outputs, _ = m["outputs"].(map[string]any)
 	return r

@@ -257,13 +257,14 @@ func TestWhoMovesUpIsSaid(t *testing.T) {
 	}
 }
 
-func TestServerWhoseNameGoesOnIsNotVisitedAgain(t *testing.T) {
+func TestOnlyADatabaseStaysOnAServerWhoseNameGoesOn(t *testing.T) {
 	three := strings.Replace(typical, `{"address":"192.0.2.3","private":"10.0.1.3"}`, `{"address":"192.0.2.3","private":"10.0.1.3"},{"address":"192.0.2.5","private":"10.0.1.5"}`, 1)
 	before := racks(t, three, "")
 	for _, c := range []struct{ word, out, heir string }{
-		{"web-2", `{"address":"192.0.2.3","private":"10.0.1.3"},`, "web-2 192.0.2.5"},
+		{"web-2", `{"address":"192.0.2.3","private":"10.0.1.3"},`, "none"},
 		{"web-3", `,{"address":"192.0.2.5","private":"10.0.1.5"}`, "none"},
-		{"lb-1", `{"name":"rack-1","address":"192.0.2.1","private":"10.0.1.1","hostKey":"` + testKey + `"}`, "lb-1 192.0.2.6"}, // the spare one
+		{"lb-1", `{"name":"rack-1","address":"192.0.2.1","private":"10.0.1.1","hostKey":"` + testKey + `"}`, "none"},
+		{"db-1", `{"address":"192.0.2.4","private":"10.0.1.4","hostKey":"@cert-authority ` + testKey + `"}`, "db-1 192.0.2.6"}, // the spare one
 		{"app-1", `{"address":"192.0.2.2"}`, "none"},                                                                           // it is web-1 after that
 	} {
 		l, err := Leave(before, c.word)

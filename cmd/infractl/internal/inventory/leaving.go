@@ -110,15 +110,18 @@ func (s Server) lost(left Server) []string {
 	return out
 }
 
-// Heir is the server that gets the configuration of the one that leaves, by the name
-// of the machine: machines are known by the first of their hosts. Then infractl up
-// goes to the heir, and does not come back to the one that left. Without an heir the
-// configuration is deleted, and what it did on the server is stopped.
+// Heir is the server that gets a new and empty database in place of the one that
+// leaves, by the name of the machine: machines are known by the first of their hosts.
+// Then infractl up goes to the heir, and does not come back to the one that left.
+// Otherwise the server is given back.
 func (l Leaving) Heir(before, after stacks.Environment) (machine string, heir Server, any bool) {
 	for _, m := range before.OwnMachines() {
 		if m.Hosts[0].Own == l.Server.Own {
 			machine = m.Name
 		}
+	}
+	if !strings.HasPrefix(machine, stacks.TierDB+"-") {
+		return machine, Server{}, false
 	}
 	for _, s := range Servers(after) {
 		switch {
