@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -127,12 +129,26 @@ func TestScalingTakesSpareServersAndGivesThemBack(t *testing.T) {
 		}
 	}
 	served(true)
-	r = p.infractl("scale", "-e", p.env, "--yes", "web=1")
-	requireCode(t, r, 0)
-	report(os.Stdout, "scale web=1, the spare server given back", "%.1f s", r.took.Seconds())
+	// The first server goes, and the second one becomes web-1.
+	if err := p.configure(map[string]string{"infractl:hosts": regexp.MustCompile(`web: \[.*?\](.*), spare: \[(.*)\]`).
+		ReplaceAllString(p.base["infractl:hosts"], "web: [$2]$1")}); err != nil {
+		t.Fatal(err)
+	}
+	r = p.up(t)
+	report(os.Stdout, "the server of web-1 goes, that of web-2 takes its place", "%.1f s", r.took.Seconds())
 	served(false)
-	if out := p.on(t, "web-2", "systemctl is-active nginx || true"); strings.TrimSpace(out) == "active" {
-		t.Error("nginx still runs on the spare server")
+	const state = "systemctl is-active nginx; cat /etc/infractl/host 2>/dev/null; ls /var/lib/infractl/originals 2>/dev/null || true"
+	if out := strings.Fields(p.on(t, "web-1", state)); !slices.Equal(out, []string{"inactive"}) {
+		t.Errorf("on the server that went: %q", out)
+	}
+	if out := strings.Fields(p.on(t, "web-2", state)); len(out) < 3 || !slices.Equal(out[:3], []string{"active", p.env, "web-1"}) {
+		t.Errorf("on the server that took its place: %q", out)
+	}
+	if r := p.infractl("status", "-e", p.env); strings.Contains(r.stdout, "drained") {
+		t.Errorf("a host is left drained:\n%v", r)
+	}
+	if r := p.up(t); !strings.Contains(r.stderr, "no changes") {
+		t.Errorf("not at rest:\n%v", r)
 	}
 }
 
