@@ -56,6 +56,7 @@ func (d *daemon) routes() http.Handler {
 		"thaw":    d.thaw,
 		"kill":    d.kill,
 		"heal":    func(r *http.Request, _ hostFault) error { return d.fleet.Heal(r.Context()) },
+		"stock":   func(_ *http.Request, f hostFault) error { return d.fleet.Stock(f.Host) },
 		"start":   d.startPlain,
 		"remove":  d.removePlain,
 	} {

@@ -17,6 +17,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -57,6 +58,8 @@ type Fleet struct {
 	floating map[netip.Prefix]int64
 	faults   faults
 	volumes  map[int64]*volume
+	// stocked are patterns of servers' names, see Stock.
+	stocked []string
 
 	// floatingMu keeps the kernel's routes of floating IPs in step with floating.
 	floatingMu sync.Mutex
@@ -289,9 +292,27 @@ func (f *Fleet) change(ctx context.Context, m *machine, s api.Server) error {
 	return f.plugMachine(ctx, m)
 }
 
+// Stock makes servers whose names match a pattern (as of path.Match) from images that
+// have the packages of a web infrastructure already, from now on until the lab ends.
+func (f *Fleet) Stock(pattern string) error {
+	if _, err := path.Match(pattern, ""); err != nil {
+		return fmt.Errorf("%q: %w", pattern, err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.stocked = append(f.stocked, pattern)
+	return nil
+}
+
 func (f *Fleet) image(ctx context.Context, s api.Server) (string, error) {
 	b := Builder{Cache: f.cfg.Cache, Progress: func(line string) { f.log.Info(line) }}
-	img, err := b.Ensure(ctx, s.Image, false)
+	name := s.Image
+	f.mu.Lock()
+	if slices.ContainsFunc(f.stocked, func(pattern string) bool { ok, _ := path.Match(pattern, s.Name); return ok }) {
+		name += stockedSuffix
+	}
+	f.mu.Unlock()
+	img, err := b.Ensure(ctx, name, false)
 	if err != nil {
 		return "", fmt.Errorf("image of server %s: %w", s.Name, err)
 	}

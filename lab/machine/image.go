@@ -41,6 +41,28 @@ var imagePackages = []string{
 	"unattended-upgrades",
 }
 
+// stockedSuffix marks the name of an image in which servers find the packages of a web
+// infrastructure, as in a snapshot of a server that had them once. Their daemons do
+// not start by themselves.
+const stockedSuffix = "-stocked"
+
+// stock is what is in such an image beyond what is in any.
+var stock = map[string][]string{
+	"debian-13": {"nginx", "haproxy", "socat", "keepalived", "postgresql-17"},
+	"debian-12": {"nginx", "haproxy", "socat", "keepalived", "postgresql-15"},
+}
+
+// contents are the suite and the packages of an image.
+func contents(name string) (suite string, packages []string, ok bool) {
+	name, stocked := strings.CutSuffix(name, stockedSuffix)
+	suite, ok = suites[name]
+	packages = imagePackages
+	if stocked {
+		packages = slices.Concat(imagePackages, stock[name])
+	}
+	return suite, packages, ok
+}
+
 // buildTimeout is far above the measured time (40 s on two busy cores), for slow mirrors.
 const buildTimeout = 15 * time.Minute
 
@@ -75,7 +97,7 @@ type Image struct {
 // which is refused while a machine's disk lies on it. Only one builder works
 // at a time; what a killed one left is removed by the next.
 func (b Builder) Ensure(ctx context.Context, name string, force bool) (Image, error) {
-	suite, ok := suites[name]
+	suite, packages, ok := contents(name)
 	if !ok {
 		return Image{}, fmt.Errorf("there is no image %q; there are %s", name, strings.Join(Images(), ", "))
 	}
@@ -83,7 +105,7 @@ func (b Builder) Ensure(ctx context.Context, name string, force bool) (Image, er
 	if err != nil {
 		return Image{}, fmt.Errorf("build image %s: %w", name, err)
 	}
-	img := Image{Name: name, Root: filepath.Join(b.Cache, "images", name+"-"+recipe(sources))}
+	img := Image{Name: name, Root: filepath.Join(b.Cache, "images", name+"-"+recipe(packages, sources))}
 	if !force && isDir(img.Root) {
 		return img, nil
 	}
@@ -104,7 +126,7 @@ func (b Builder) Ensure(ctx context.Context, name string, force bool) (Image, er
 		}
 	}
 	start := time.Now()
-	if err := b.build(ctx, img, suite, sources); err != nil {
+	if err := b.build(ctx, img, suite, packages, sources); err != nil {
 		return Image{}, fmt.Errorf("build image %s: %w", name, err)
 	}
 	img.Built, img.Seconds = true, time.Since(start).Seconds()
@@ -119,9 +141,9 @@ func (b Builder) progress(format string, args ...any) {
 }
 
 // recipe names what an image is made of: one made of something else is another image.
-func recipe(sources []string) string {
+func recipe(packages, sources []string) string {
 	h := sha256.New()
-	fmt.Fprintln(h, imagePackages, sources, runtime.GOARCH)
+	fmt.Fprintln(h, packages, sources, runtime.GOARCH)
 	for _, name := range []string{"image/setup.sh", "image/cloud.cfg"} {
 		data, err := imageFiles.ReadFile(name)
 		if err != nil {
@@ -159,7 +181,7 @@ func (b Builder) lock(ctx context.Context) (func(), error) {
 	}
 }
 
-func (b Builder) build(ctx context.Context, img Image, suite string, sources []string) error {
+func (b Builder) build(ctx context.Context, img Image, suite string, packages, sources []string) error {
 	ctx, cancel := context.WithTimeout(ctx, buildTimeout)
 	defer cancel()
 	temp := filepath.Join(filepath.Dir(img.Root), ".building")
@@ -185,7 +207,7 @@ func (b Builder) build(ctx context.Context, img Image, suite string, sources []s
 		// Namespaces of its own, so that no mount and no process of a build outlives it.
 		"--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc", "--",
 		"mmdebstrap", "--mode=root", "--variant=apt", "--format=directory", "--verbose",
-		"--include=" + strings.Join(imagePackages, ","),
+		"--include=" + strings.Join(packages, ","),
 		// A machine's first apt-get update then has little to fetch.
 		"--skip=cleanup/apt/lists",
 		`--aptopt=APT::Install-Recommends "false"`,

@@ -82,6 +82,9 @@ func newSmall(t *testing.T, env string, changes ...map[string]string) *project {
 	for _, c := range changes {
 		maps.Copy(config, c)
 	}
+	if config["infractl:image"] == "" {
+		stock(t, env)
+	}
 	p, err := newProject(t.TempDir(), env, config)
 	if err != nil {
 		t.Fatal(err)

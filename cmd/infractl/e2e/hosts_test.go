@@ -21,6 +21,13 @@ func faults(t *testing.T) *theLab.Client {
 	return c
 }
 
+// stock gives an environment's servers the packages that they need when they are made.
+// How packages are installed is seen in environments without it.
+func stock(t *testing.T, env string) {
+	t.Helper()
+	order(t, "stocking "+env, func(ctx context.Context) error { return faults(t).Stock(ctx, env+"-*") })
+}
+
 // order runs one call of the lab, which must succeed.
 func order(t *testing.T, what string, call func(ctx context.Context) error) {
 	t.Helper()

@@ -175,6 +175,7 @@ func newSmall(t *testing.T, env string, changes ...map[string]string) *project {
 	octets.last++
 	octet := 150 + octets.last
 	octets.Unlock()
+	stock(t, env)
 	p, err := newOwn(t.TempDir(), env, octet, small, config)
 	if err != nil {
 		t.Fatal(err)

@@ -28,6 +28,11 @@ sed -i '/Install-Recommends/d' "$root/etc/apt/apt.conf.d/99mmdebstrap"
 # lists themselves.
 printf 'Acquire::Languages "none";\n' >"$root/etc/apt/apt.conf.d/10languages"
 
+# Where there are daemons already, they wait until somebody wants them.
+for unit in nginx haproxy keepalived postgresql; do
+	[ ! -e "$root/lib/systemd/system/$unit.service" ] || chroot "$root" systemctl --quiet disable "$unit" 2>/dev/null
+done
+
 # A machine without a console needs no login prompts on it.
 for unit in console-getty.service getty@tty1.service; do
 	ln -sf /dev/null "$root/etc/systemd/system/$unit"
