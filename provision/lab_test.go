@@ -613,10 +613,11 @@ func TestKillingEitherSideLeavesNoHalfWrittenFile(t *testing.T) {
 	apply(t, c, version(t, "a"))
 	whole := time.Since(start)
 	const moments = 12
+	left := t.TempDir() // what a killed one cannot remove
 	for i := range moments {
 		n := string("ba"[i%2])
 		child := exec.Command(os.Args[0], "-test.run", "^TestApplyInAnotherProcess$")
-		child.Env = append(os.Environ(), "INFRACTL_TEST_VERSION="+n)
+		child.Env = append(os.Environ(), "INFRACTL_TEST_VERSION="+n, "TMPDIR="+left)
 		if err := child.Start(); err != nil {
 			t.Fatal(err)
 		}
