@@ -53,7 +53,9 @@ func (hostKey) check(req plugin.CheckRequest) (resource.PropertyMap, []problem) 
 	return req.News, only(req.News)
 }
 
-func (hostKey) diff(context.Context, plugin.DiffRequest) (plugin.DiffResult, error) { return result(nil), nil }
+func (hostKey) diff(context.Context, plugin.DiffRequest) (plugin.DiffResult, error) {
+	return result(nil), nil
+}
 
 func (hostKey) create(_ context.Context, req plugin.CreateRequest) (plugin.CreateResponse, error) {
 	if req.Preview {
