@@ -226,7 +226,8 @@ func (h hop) login(ctx context.Context, via *jump, without []*lockedKey) (*ssh.C
 			Hint: "set " + identityVariable + " to the file of a private key that the host accepts, or load it into an SSH agent"}
 	}
 	defer keys.free()
-	var shown, wrong []string
+	var shown []string
+	var wrong []*keyError
 	var last *keyError
 	again := 0
 	for {
@@ -266,10 +267,11 @@ func (h hop) login(ctx context.Context, via *jump, without []*lockedKey) (*ssh.C
 			continue
 		}
 		h.verify.forget()
-		shown, wrong = append(shown, key.shown), append(wrong, key.detail)
+		shown, wrong = append(shown, key.shown), append(wrong, key)
 	}
 	if len(wrong) > 0 {
-		last.detail, last.hint = strings.Join(wrong, "; "), reinstalled
+		none := h.verify.none(wrong)
+		last.detail, last.hint = none.detail, none.hint
 	}
 	return nil, nil, h.keyFailure(last)
 }

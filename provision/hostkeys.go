@@ -174,6 +174,8 @@ type keyError struct {
 	kind         error
 	// shown is the type of the key.
 	shown string
+	// print is its fingerprint with its type, if another fingerprint is expected.
+	print string
 }
 
 func (e *keyError) Error() string { return e.detail }
@@ -216,7 +218,9 @@ func (v *verifier) judge(key ssh.PublicKey) error {
 		return nil
 	case v.pinned != nil && v.pinned.fingerprint != "":
 		if ssh.FingerprintSHA256(plain) != v.pinned.fingerprint {
-			return wrong(reinstalled, "%s (%s), expected is %s", shows, plain.Type(), v.pinned.fingerprint)
+			fingerprint := fmt.Sprintf("%s (%s)", ssh.FingerprintSHA256(plain), plain.Type())
+			return &keyError{kind: ErrHostKeyMismatch, hint: reinstalled, shown: key.Type(), print: fingerprint,
+				detail: fmt.Sprintf("it shows %s, expected is %s", fingerprint, v.pinned.fingerprint)}
 		}
 		typeOf.Store(v.pinned.fingerprint, plain.Type())
 		return nil
@@ -255,6 +259,22 @@ func (v *verifier) judge(key ssh.PublicKey) error {
 		remove = reinstalled
 	}
 	return wrong(remove, "%s, expected is %s", shows, strings.Join(expected, " or "))
+}
+
+// none explains that none of a host's keys is the expected one.
+func (v *verifier) none(wrong []*keyError) *keyError {
+	var details, prints []string
+	for _, k := range wrong {
+		details = append(details, k.detail)
+		if k.print != "" {
+			prints = append(prints, k.print)
+		}
+	}
+	e := &keyError{kind: ErrHostKeyMismatch, hint: reinstalled, detail: strings.Join(details, "; ")}
+	if len(prints) == len(details) {
+		e.detail = fmt.Sprintf("it shows %s, expected is %s", strings.Join(prints, " and "), v.pinned.fingerprint)
+	}
+	return e
 }
 
 const noCertificate = "give its sshd a certificate (HostCertificate in sshd_config), or put the host's own key into the configuration"

@@ -41,10 +41,9 @@ func ShowHostKey(ctx context.Context, t Target) (ShownKey, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, last.timeout)
 	defer cancel()
-	var shown, wrong []string
-	allWrong := func() error {
-		return named(last.keyFailure(&keyError{kind: ErrHostKeyMismatch, detail: strings.Join(wrong, "; "), hint: reinstalled}), t)
-	}
+	var shown []string
+	var wrong []*keyError
+	allWrong := func() error { return named(last.keyFailure(last.verify.none(wrong)), t) }
 	for {
 		asked := last.verify.algorithms(shown)
 		if len(asked) == 0 {
@@ -69,7 +68,7 @@ func ShowHostKey(ctx context.Context, t Target) (ShownKey, error) {
 			return ShownKey{}, named(last.keyFailure(refusal), t)
 		}
 		// Only a fingerprint is known: the host may have it with another type of key.
-		shown, wrong = append(shown, refusal.shown), append(wrong, refusal.detail)
+		shown, wrong = append(shown, refusal.shown), append(wrong, refusal)
 	}
 }
 
