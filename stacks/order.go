@@ -21,18 +21,19 @@ type turn struct {
 // good, then the others in batches. Two machines of one tier are never changed at
 // the same time unless its MaxUnavailable allows it, whatever else is on them.
 // fresh are the names of hosts that are new; holder has the virtual IP. Where all
-// are, nobody is served yet who could notice, and only applications wait, for the
-// database that they need.
+// are, nobody is served yet who could notice, and they only wait for the database,
+// which applications need. What has to be installed first needs not wait even for
+// that: servers in the cloud have done so when they have booted.
 func turns(machines []Machine, tiers map[string]Tier, fresh map[string]bool, holder string) []turn {
 	if !slices.ContainsFunc(machines, func(m Machine) bool { return !m.fresh(fresh) }) {
 		first, then := turn{}, turn{}
 		for _, m := range machines {
 			_, application := m.host(TierApp)
 			_, database := m.host(TierDB)
-			if application && !database {
-				then.fresh = append(then.fresh, m)
-			} else {
+			if database || m.Hosts[0].Own != nil && !application {
 				first.fresh = append(first.fresh, m)
+			} else {
+				then.fresh = append(then.fresh, m)
 			}
 		}
 		return []turn{first, then}
