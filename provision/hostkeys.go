@@ -271,7 +271,7 @@ func (v *verifier) none(wrong []*keyError) *keyError {
 		}
 	}
 	e := &keyError{kind: ErrHostKeyMismatch, hint: reinstalled, detail: strings.Join(details, "; ")}
-	if len(prints) == len(details) {
+	if len(prints) > 0 && len(prints) == len(details) {
 		e.detail = fmt.Sprintf("it shows %s, expected is %s", strings.Join(prints, " and "), v.pinned.fingerprint)
 	}
 	return e

@@ -20,23 +20,10 @@ type turn struct {
 // the first of its tiers, and in a turn one goes first, to show that the change is
 // good, then the others in batches. Two machines of one tier are never changed at
 // the same time unless its MaxUnavailable allows it, whatever else is on them.
-// fresh are the names of hosts that are new; holder has the virtual IP. Where all
-// are, nobody is served yet who could notice, and they only wait for the database,
-// which applications need. What has to be installed first needs not wait even for
-// that: servers in the cloud have done so when they have booted.
+// fresh are the names of hosts that are new; holder has the virtual IP.
 func turns(machines []Machine, tiers map[string]Tier, fresh map[string]bool, holder string) []turn {
 	if !slices.ContainsFunc(machines, func(m Machine) bool { return !m.fresh(fresh) }) {
-		first, then := turn{}, turn{}
-		for _, m := range machines {
-			_, application := m.host(TierApp)
-			_, database := m.host(TierDB)
-			if database || m.Hosts[0].Own != nil && !application {
-				first.fresh = append(first.fresh, m)
-			} else {
-				then.fresh = append(then.fresh, m)
-			}
-		}
-		return []turn{first, then}
+		return beginning(machines)
 	}
 	// Load balancers have an order of their own: as they are numbered, but the
 	// holder after the others, and new ones last.
@@ -106,6 +93,24 @@ func turns(machines []Machine, tiers map[string]Tier, fresh map[string]bool, hol
 		out = append(out, t)
 	}
 	return out
+}
+
+// beginning is the order where all machines are new. Nobody is served yet who could
+// notice, and they only wait for the database, which applications need. The user's own
+// servers have packages to install first, which those of the cloud have done when they
+// have booted: of these, only the application's wait.
+func beginning(machines []Machine) []turn {
+	var first, then turn
+	for _, m := range machines {
+		_, application := m.host(TierApp)
+		_, database := m.host(TierDB)
+		if database || m.Hosts[0].Own != nil && !application {
+			first.fresh = append(first.fresh, m)
+		} else {
+			then.fresh = append(then.fresh, m)
+		}
+	}
+	return []turn{first, then}
 }
 
 // fresh says whether all hosts on a machine are new.

@@ -80,9 +80,9 @@ func TestWhoLocksHimselfOutIsLetInAgain(t *testing.T) {
 	}
 }
 
-// TestScalingTakesSpareServersAndGivesThemBack is scaling where nothing can be made,
+// TestScalingTakesSpareServersAndOneThatGoesIsGivenBack is scaling where nothing can be made,
 // after an up that was refused, since somebody else on the wire uses the router ID.
-func TestScalingTakesSpareServersAndGivesThemBack(t *testing.T) {
+func TestScalingTakesSpareServersAndOneThatGoesIsGivenBack(t *testing.T) {
 	t.Parallel()
 	stranger := newStranger(t, 77)
 	p := newSmall(t, "spare")

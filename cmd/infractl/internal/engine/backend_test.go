@@ -8,7 +8,6 @@ import (
 )
 
 func TestAttributesThatWereCutOffAreRemovedAndNoOthers(t *testing.T) {
-	dir := t.TempDir()
 	const whole = `{"user.content_type":"application/json","md5":"AA=="}` + "\n"
 	files := map[string]string{
 		".pulumi/meta.yaml.attrs":                "",
@@ -18,15 +17,7 @@ func TestAttributesThatWereCutOffAreRemovedAndNoOthers(t *testing.T) {
 		".pulumi/stacks/shop/labs.json.attrs":    "",
 		".pulumi/stacks/other/lab.json.attrs":    "",
 	}
-	for name, text := range files {
-		path := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	dir := put(t, files)
 	for range 2 {
 		if err := mendAttributes("file://"+dir+"?no_tmp_dir=true", "shop", "lab"); err != nil {
 			t.Fatal(err)

@@ -31,9 +31,9 @@ type command struct {
 	version semver.Version
 	// force is closed when the user does not want to wait any longer.
 	force <-chan struct{}
-	// outputs is what the CLI answered if its last call asked for the outputs of a
-	// stack, with secret ones hidden; of is that question.
-	outputs, of string
+	// asked is what the CLI was asked for last, and said what it answered, if these
+	// were a stack's outputs.
+	asked, said string
 }
 
 // newCommand asks the CLI at path for its version.
@@ -66,8 +66,8 @@ func (c *command) Run(ctx context.Context, dir string, stdin io.Reader, moreOut,
 	if answer, ok := c.answered(args); ok {
 		return answer, "", 0, nil
 	}
-	c.of = ""
-	asked := args
+	c.asked, c.said = "", ""
+	question := args
 	if !slices.Contains(args, "--non-interactive") {
 		args = append([]string{"--non-interactive"}, args...)
 	}
@@ -120,8 +120,8 @@ func (c *command) Run(ctx context.Context, dir string, stdin io.Reader, moreOut,
 	}
 	out, outErr := collect(stdout, moreOut)
 	errText, errErr := collect(stderr, moreErr)
-	if code == 0 {
-		c.outputs, c.of = out, strings.Join(asked, " ")
+	if code == 0 && len(question) > 1 && question[0] == "stack" && question[1] == "output" {
+		c.asked, c.said = strings.Join(question, " "), out
 	}
 	return out, errText, code, errors.Join(err, outErr, errErr)
 }
@@ -129,7 +129,8 @@ func (c *command) Run(ctx context.Context, dir string, stdin io.Reader, moreOut,
 // answered answers for the CLI where the Automation API asks for what infractl
 // has no use for; each saves a start of the CLI. Selecting a stack is for people
 // who leave --stack out, and the history's last entry only repeats the events.
-// After the outputs it asks for those in which secrets are shown.
+// After the outputs it asks for them again, with secret ones shown: where none is,
+// the answer is the same.
 func (c *command) answered(args []string) (string, bool) {
 	if len(args) < 2 || args[0] != "stack" {
 		return "", false
@@ -141,8 +142,8 @@ func (c *command) answered(args []string) (string, bool) {
 		return "[]", true
 	case "output":
 		hidden := slices.DeleteFunc(slices.Clone(args), func(a string) bool { return a == "--show-secrets" })
-		if len(hidden) < len(args) && c.of == strings.Join(hidden, " ") && !strings.Contains(c.outputs, "[secret]") {
-			return c.outputs, true
+		if len(hidden) < len(args) && c.asked == strings.Join(hidden, " ") && !strings.Contains(c.said, "[secret]") {
+			return c.said, true
 		}
 	}
 	return "", false

@@ -14,18 +14,22 @@ import (
 // turns that off, but where Pulumi finds no directory for its logs, it goes on
 // without. Several runs may do this at once.
 func quietHome(dir string) error {
-	// What Pulumi downloads is to be found there by the next run, too.
-	if err := errors.Join(os.MkdirAll(dir, 0o700), os.MkdirAll(filepath.Join(pulumiHome(), "plugins"), 0o700)); err != nil {
-		return err
-	}
-	theirs, err := os.ReadDir(pulumiHome())
-	if err != nil {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
 	want := map[string]string{}
-	for _, e := range theirs {
-		if e.Name() != logs {
-			want[e.Name()] = filepath.Join(pulumiHome(), e.Name())
+	if users := pulumiHome(); users != "" {
+		// What Pulumi downloads is to be found there by the next run, too. Where that
+		// cannot be written to, each environment has its own.
+		_ = os.MkdirAll(filepath.Join(users, plugins), 0o700)
+		theirs, err := os.ReadDir(users)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		for _, e := range theirs {
+			if e.Name() != logs {
+				want[e.Name()] = filepath.Join(users, e.Name())
+			}
 		}
 	}
 	ours, err := os.ReadDir(dir)
@@ -37,6 +41,9 @@ func quietHome(dir string) error {
 		target, err := os.Readlink(path)
 		if e.Name() == logs || err == nil && target == want[e.Name()] {
 			delete(want, e.Name())
+			continue
+		}
+		if e.Name() == plugins && want[plugins] == "" {
 			continue
 		}
 		// Also what Pulumi has written in place of a link, such as the time of the
@@ -53,5 +60,5 @@ func quietHome(dir string) error {
 	return os.WriteFile(filepath.Join(dir, logs), []byte("A file, so that Pulumi keeps no logs here.\n"), 0o600)
 }
 
-// logs is the name of the directory in which Pulumi keeps its logs.
-const logs = "logs"
+// logs and plugins are the names of the directories in which Pulumi keeps these.
+const logs, plugins = "logs", "plugins"

@@ -7,7 +7,8 @@ import (
 )
 
 func TestPulumiFindsAllButAPlaceForItsLogs(t *testing.T) {
-	users, own := t.TempDir(), filepath.Join(t.TempDir(), "own")
+	users := put(t, map[string]string{"credentials.json": "theirs", "logs/old.log": "theirs"})
+	own := filepath.Join(t.TempDir(), "own")
 	t.Setenv("PULUMI_HOME", users)
 	write := func(path, text string) {
 		t.Helper()
@@ -18,8 +19,6 @@ func TestPulumiFindsAllButAPlaceForItsLogs(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	write(filepath.Join(users, "credentials.json"), "theirs")
-	write(filepath.Join(users, "logs/old.log"), "theirs")
 	prepare := func() {
 		t.Helper()
 		if err := quietHome(own); err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"slices"
 
@@ -150,7 +151,12 @@ func pulumiHome() string {
 	}
 	home, err := os.UserHomeDir()
 	if err != nil {
-		return ""
+		// As in jobs of cron and systemd, where Pulumi looks into the user database.
+		u, err := user.Current()
+		if err != nil {
+			return ""
+		}
+		home = u.HomeDir
 	}
 	return filepath.Join(home, ".pulumi")
 }

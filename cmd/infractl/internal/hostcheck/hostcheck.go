@@ -185,28 +185,39 @@ func neighbours(ctx context.Context, conn *provision.Conn, s Server, m *provisio
 	if len(s.VIPs) == 0 {
 		return own, nil, nil
 	}
-	call := "neighbours"
+	var addresses []string
 	for _, a := range s.VIPs {
-		call += " " + a.String()
+		addresses = append(addresses, a.String())
 	}
-	text, err := conn.Run(ctx, "look who has the virtual IPs", script+call+"\n")
+	lines, err := ask(ctx, conn, s, "look who has the virtual IPs", "neighbours", addresses)
 	if err != nil {
 		return own, nil, err
 	}
 	found = map[string]string{}
-	complete := false
-	for line := range strings.Lines(string(text)) {
-		switch f := strings.Fields(line); {
-		case len(f) == 3 && f[0] == "neighbour":
-			found[f[1]] = f[2]
-		case len(f) == 1 && f[0] == "end":
-			complete = true
+	for _, line := range lines {
+		if address, mac, ok := strings.Cut(line, " "); ok {
+			found[address] = mac
 		}
 	}
-	if !complete {
-		return own, nil, fmt.Errorf("%s: the answer is incomplete: %q", s.Title(), text)
-	}
 	return own, found, nil
+}
+
+// ask calls a function of the script with arguments, and returns the lines that it
+// prints before the one that says that these are all.
+func ask(ctx context.Context, conn *provision.Conn, s Server, step, function string, arguments []string) ([]string, error) {
+	call := function
+	for _, a := range arguments {
+		call += " " + fleet.Quote(a)
+	}
+	text, err := conn.Run(ctx, step, script+call+"\n")
+	if err != nil {
+		return nil, err
+	}
+	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	if lines[len(lines)-1] != "end" {
+		return nil, fmt.Errorf("%s: the answer is incomplete: %q", s.Title(), text)
+	}
+	return lines[:len(lines)-1], nil
 }
 
 // compare finds the files and daemons that infractl up would take over.
@@ -219,17 +230,13 @@ func compare(ctx context.Context, conn *provision.Conn, s Server) ([]File, []Fin
 	if len(foreign) == 0 {
 		return nil, takenOver(*s.Desired, a, nil), nil
 	}
-	call := "packaged"
+	var paths []string
 	for _, f := range foreign {
-		call += " " + fleet.Quote(f.Path)
+		paths = append(paths, f.Path)
 	}
-	text, err := conn.Run(ctx, "look which files are as their packages brought them", script+call+"\n")
+	lines, err := ask(ctx, conn, s, "look which files are as their packages brought them", "packaged", paths)
 	if err != nil {
 		return nil, nil, err
-	}
-	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
-	if lines[len(lines)-1] != "end" {
-		return nil, nil, fmt.Errorf("%s: the answer is incomplete: %q", s.Title(), text)
 	}
 	foreign = slices.DeleteFunc(foreign, func(f File) bool { return slices.Contains(lines, f.Path) })
 	return foreign, takenOver(*s.Desired, a, foreign), nil

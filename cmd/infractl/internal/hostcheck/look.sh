@@ -76,7 +76,7 @@ neighbours() {
 	done
 	sleep 1
 	for address; do
-		ip neigh show to "$address" 2>/dev/null | sed -n "s/.* lladdr \([0-9a-f:]*\) .*/neighbour $address \1/p"
+		ip neigh show to "$address" 2>/dev/null | sed -n "s/.* lladdr \([0-9a-f:]*\) .*/$address \1/p"
 	done
 	printf 'end\n'
 }
