@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -600,6 +601,38 @@ func TestEightMachinesBootSideBySide(t *testing.T) {
 	}
 	group.Wait()
 	t.Logf("ssh answers on all 8 after %d ms", time.Since(start).Milliseconds())
+}
+
+func TestNamespaceCanBeOpenedAsSoonAsItHasItsName(t *testing.T) {
+	w := newWorld(t)
+	const networks = 20
+	var ready, done sync.WaitGroup
+	for id := range int64(networks) {
+		name := networkNamespace(id + 1)
+		ready.Add(1)
+		done.Go(func() {
+			ready.Done()
+			for {
+				n, err := openNamespace(name)
+				if errors.Is(err, fs.ErrNotExist) {
+					continue
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				n.Close()
+				return
+			}
+		})
+		ready.Wait()
+		n, err := ensureNamespace(w.ctx, name, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.Close()
+	}
+	done.Wait()
 }
 
 func TestSweepLeavesNothing(t *testing.T) {

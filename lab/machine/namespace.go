@@ -44,6 +44,13 @@ type namespace struct {
 // openNamespace opens a named network namespace. The error is
 // fs.ErrNotExist when there is none.
 func openNamespace(name string) (*namespace, error) {
+	namespaces.RLock()
+	defer namespaces.RUnlock()
+	return openMade(name)
+}
+
+// openMade is openNamespace for callers that hold namespaces.
+func openMade(name string) (*namespace, error) {
 	fd, err := netns.GetFromPath(filepath.Join(netnsDir, name))
 	if err != nil {
 		return nil, fmt.Errorf("open network namespace %s: %w", name, err)
@@ -69,7 +76,7 @@ func namespaceExists(name string) bool {
 // namespaces guards making and removing them: between its name and its mount, a
 // namespace that is being made can be opened, but is none yet. Two servers
 // that are attached to a new network at once would meet that.
-var namespaces sync.Mutex
+var namespaces sync.RWMutex
 
 // ensureNamespace makes a namespace unless it is there, sets its sysctls, and opens it.
 func ensureNamespace(ctx context.Context, name string, sysctls map[string]string) (*namespace, error) {
@@ -103,7 +110,7 @@ func openOrMake(ctx context.Context, name string) (*namespace, error) {
 			return nil, err
 		}
 	}
-	return openNamespace(name)
+	return openMade(name)
 }
 
 func deleteNamespace(ctx context.Context, name string) error {

@@ -64,7 +64,7 @@ func TestYAMLHoldsWhatWasGiven(t *testing.T) {
 	if len(got.Users) != 2 || got.Users[0].Keys[0] != key || !got.Users[0].Lock || got.Users[1].Name != "root" || !got.Users[1].Lock {
 		t.Errorf("users are %+v", got.Users)
 	}
-	if len(got.Files) != 1 || got.Files[0].Content != "x: \"y\"\n# z\n" || len(got.Packs) != 2 {
+	if len(got.Files) != 2 || got.Files[1].Content != "x: \"y\"\n# z\n" || len(got.Packs) != 2 {
 		t.Errorf("files are %+v, packages %v", got.Files, got.Packs)
 	}
 }

@@ -66,7 +66,8 @@ func report(tally, add string, total, each bool) (failed bool, err error) {
 	return failed, appendTo(tally, results)
 }
 
-// sum prints the closing lines: what was skipped, what failed, and the counts.
+// sum prints the closing lines: what was skipped and what failed, with the words of
+// each, and the counts.
 func sum(tally string) (failed bool, err error) {
 	text, err := os.ReadFile(tally)
 	if err != nil && !os.IsNotExist(err) {

@@ -133,8 +133,11 @@ func (r *reader) finish(name string, p *pkg, action string, elapsed float64) {
 			continue
 		}
 		full := name + " " + testName
-		if outcome == "skipped" {
+		switch outcome {
+		case "skipped":
 			full += ": " + reason(t.output.String())
+		case "failed":
+			full += ending(t.output.String())
 		}
 		count[outcome]++
 		found = append(found, result{outcome, full})
@@ -207,6 +210,29 @@ func (r *reader) end() []result {
 		}
 	}
 	return r.results
+}
+
+// endingLimit is how much of a failed test's output the closing lines repeat, in bytes.
+const endingLimit = 800
+
+// ending is the end of a failed test's output, to follow its name in one line: of a
+// long run, all that some places keep is its last lines.
+func ending(output string) string {
+	var lines []string
+	for line := range strings.Lines(output) {
+		line = strings.TrimSpace(line)
+		if line != "" && !strings.HasPrefix(line, "===") && !strings.HasPrefix(line, "---") {
+			lines = append(lines, line)
+		}
+	}
+	if len(lines) == 0 {
+		return ""
+	}
+	text := strings.Join(lines, " | ")
+	if len(text) > endingLimit {
+		text = "…" + strings.ToValidUTF8(text[len(text)-endingLimit:], "")
+	}
+	return ": " + text
 }
 
 // reason finds the words of t.Skip in a test's output.

@@ -52,12 +52,12 @@ func TestOwnFault(t *testing.T) { t.Run("fine", func(t *testing.T) {}); t.Error(
 		"empty/empty.go":   "package empty\n",
 	})
 	want := []result{
-		{"failed", "m/a TestBad"},
+		{"failed", "m/a TestBad: a_test.go:4: two is not three"},
 		{"passed", "m/a TestGood"},
 		{"passed", "m/a TestMany/one"},
 		{"passed", "m/a TestMany/two"},
-		{"failed", "m/a TestOwnFault"},
 		{"passed", "m/a TestOwnFault/fine"},
+		{"failed", "m/a TestOwnFault: a_test.go:7: after all"},
 		{"skipped", "m/a TestSkipped: no moon tonight"},
 		{"failed", "m/broken"},
 		{"failed", "m/crash TestY"},

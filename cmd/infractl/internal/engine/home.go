@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -37,23 +38,29 @@ func quietHome(dir string) error {
 		return err
 	}
 	for _, e := range ours {
-		path := filepath.Join(dir, e.Name())
+		name := e.Name()
+		path := filepath.Join(dir, name)
 		target, err := os.Readlink(path)
-		if e.Name() == logs || err == nil && target == want[e.Name()] {
-			delete(want, e.Name())
-			continue
-		}
-		if e.Name() == plugins && want[plugins] == "" {
-			continue
-		}
-		// Also what Pulumi has written in place of a link, such as the time of the
-		// last login.
-		if err := os.RemoveAll(path); err != nil {
-			return err
+		switch {
+		case name == logs, name == plugins && want[plugins] == "":
+			delete(want, name)
+		case err == nil && target == want[name]:
+			delete(want, name)
+		case want[name] == "" || e.IsDir():
+			if err := os.RemoveAll(path); err != nil {
+				return err
+			}
 		}
 	}
+	// A file that Pulumi has written in place of a link, such as that with the time of
+	// the last login, is there all the time: another run may be reading it. Where one
+	// that does the same is faster, it has done it for both.
 	for name, target := range want {
-		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrExist) {
+		link := filepath.Join(dir, fmt.Sprintf("%s.%d", name, os.Getpid()))
+		if err := os.Symlink(target, link); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		if err := os.Rename(link, filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}

@@ -68,13 +68,17 @@ logins() {
 }
 
 # neighbours ADDRESS... prints who has addresses that a load balancer is to have. What
-# wakes the neighbour up is one datagram to the port that throws everything away.
+# makes the kernel ask is a datagram to the port that throws everything away. One is not
+# enough: if somebody asked for the address just now, in vain, the kernel does not ask
+# again before it has given that up, up to a second later.
 neighbours() {
-	for address; do
-		# shellcheck disable=SC2016 # it is bash's $0
-		timeout 1 bash -c 'echo >"/dev/udp/$0/9"' "$address" 2>/dev/null
+	for _ in 1 2 3 4 5 6 7; do
+		for address; do
+			# shellcheck disable=SC2016 # it is bash's $0
+			timeout 1 bash -c 'echo >"/dev/udp/$0/9"' "$address" 2>/dev/null
+		done
+		sleep 0.2
 	done
-	sleep 1
 	for address; do
 		ip neigh show to "$address" 2>/dev/null | sed -n "s/.* lladdr \([0-9a-f:]*\) .*/$address \1/p"
 	done
