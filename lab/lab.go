@@ -39,7 +39,8 @@ const EnvFile = ".env.lab"
 
 // Options say where the lab keeps its things. The zero value is the default.
 type Options struct {
-	// Dir is the state directory. Default: $INFRACTL_LAB_DIR, else /var/lib/infractl-lab.
+	// Dir is the state directory. Default: $INFRACTL_LAB_DIR, else that of the lab
+	// that is up, else /var/lib/infractl-lab.
 	Dir string
 	// Cache is the directory of base images, which outlives the lab.
 	// Default: $INFRACTL_LAB_CACHE, else /var/cache/infractl-lab.
@@ -56,7 +57,8 @@ type Options struct {
 }
 
 func (o *Options) setDefaults() error {
-	o.Dir = first(o.Dir, os.Getenv("INFRACTL_LAB_DIR"), "/var/lib/infractl-lab")
+	up, _ := machine.ReadMarker()
+	o.Dir = first(o.Dir, os.Getenv("INFRACTL_LAB_DIR"), up.Dir, "/var/lib/infractl-lab")
 	o.Cache = first(o.Cache, os.Getenv("INFRACTL_LAB_CACHE"), "/var/cache/infractl-lab")
 	for _, dir := range []*string{&o.Dir, &o.Cache} {
 		abs, err := filepath.Abs(*dir)

@@ -43,7 +43,7 @@ func touchedBefore(h desired.Host, a *Actual) []desired.Unit {
 func remains(h desired.Host, a *Actual) desired.Host {
 	rest := desired.Host{Values: h.Values, Secrets: h.Secrets}
 	for _, u := range slices.Backward(h.Units) {
-		u.Health, u.Before, u.After = "", "", ""
+		u.Health, u.AtOnce, u.Before, u.After = "", false, "", ""
 		if !u.Guarded {
 			// What was there before is as good as it was.
 			u.Validate = ""

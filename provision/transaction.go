@@ -213,6 +213,7 @@ func newTransaction(id, holder string, h desired.Host, a *Actual, plan []Action,
 	if reload || slices.ContainsFunc(plan, func(a Action) bool { return atBoot[a.Kind] }) {
 		s.call("daemon_reload")
 	}
+	var settle []string // units that are looked at together, when all are done
 	for _, u := range h.Units {
 		for _, action := range plan {
 			if action.Subject == u.Name && verbs[action.Kind] != "" && !atBoot[action.Kind] {
@@ -220,7 +221,7 @@ func newTransaction(id, holder string, h desired.Host, a *Actual, plan []Action,
 					s.call("before", u.Name, string(action.Kind), u.Before)
 				}
 				s.call("systemd", number(u.Name), u.Name, verbs[action.Kind])
-				if action.Kind == ReloadUnit {
+				if action.Kind == ReloadUnit && !u.AtOnce {
 					s.call("reloaded", u.Name)
 				}
 			}
@@ -229,12 +230,17 @@ func newTransaction(id, holder string, h desired.Host, a *Actual, plan []Action,
 		case !loads[u.Name]:
 		case u.Health != "":
 			s.call("health", u.Name, strconv.Itoa(health(u)), u.Health)
-		default:
+		case u.After != "":
 			s.call("settle", u.Name)
+		default:
+			settle = append(settle, u.Name)
 		}
 		if loads[u.Name] && u.After != "" {
 			s.call("after", u.Name, string(loading(plan, u.Name)), u.After)
 		}
+	}
+	if len(settle) > 0 {
+		s.call("settle", settle...)
 	}
 	if guarded {
 		s.call("confirm", strconv.Itoa(confirmTimeout))

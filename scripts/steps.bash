@@ -6,6 +6,7 @@
 #   show TITLE COMMAND…    runs a command that reports its own progress
 #   say TEXT…              one line
 #   fail TEXT…             one line, and the end
+#   lab_in_memory          chooses a faster place for a new lab where there is one
 #
 # A command may be a function. It runs in a subshell with errexit on, as long as
 # step and show are not themselves part of a condition (if, &&, ||), in which
@@ -125,4 +126,16 @@ need_go() {
   have=${have#go}
   [[ $(printf '%s\n%s\n' "$wanted" "$have" | sort -V | head -n 1) == "$wanted" ]] ||
     fail "Go $have is too old: this needs $wanted or newer. Install it from https://go.dev/dl/."
+}
+
+# lab_in_memory keeps a new lab's state, and with it the disks of its machines, in
+# memory where there is plenty: most of what machines do at their first boot is
+# writing files. A lab that is there stays where it is.
+lab_in_memory() {
+  local needed=$((12 * 1024 * 1024)) memory place
+  [[ -z ${INFRACTL_LAB_DIR:-} && ! -e /var/lib/infractl-lab && ! -e /run/infractl-lab/lab.json ]] || return 0
+  memory=$(awk '/^MemAvailable:/ { print $2 }' /proc/meminfo)
+  place=$(df --output=avail /dev/shm 2>/dev/null | tail -n 1)
+  ((${memory:-0} >= needed && ${place:-0} >= needed)) || return 0
+  export INFRACTL_LAB_DIR=/dev/shm/infractl-lab
 }

@@ -96,18 +96,17 @@ func turns(machines []Machine, tiers map[string]Tier, fresh map[string]bool, hol
 }
 
 // beginning is the order where all machines are new. Nobody is served yet who could
-// notice, and they only wait for the database, which applications need. The user's own
-// servers have packages to install first, which those of the cloud have done when they
-// have booted: of these, only the application's wait.
+// notice, so all are set up at once but those with the application, which needs the
+// database.
 func beginning(machines []Machine) []turn {
 	var first, then turn
 	for _, m := range machines {
 		_, application := m.host(TierApp)
 		_, database := m.host(TierDB)
-		if database || m.Hosts[0].Own != nil && !application {
-			first.fresh = append(first.fresh, m)
-		} else {
+		if application && !database {
 			then.fresh = append(then.fresh, m)
+		} else {
+			first.fresh = append(first.fresh, m)
 		}
 	}
 	return []turn{first, then}

@@ -272,9 +272,9 @@ func TestHostsAreConfiguredInOrder(t *testing.T) {
 			"web-1": true, "web-2": true, "web-3": true, "web-4": true, "web-5": true,
 		}}, map[string]string{
 			"db-1":  "",
-			"app-2": "db-1",
-			"web-5": "db-1",
-			"lb-2":  "db-1",
+			"app-2": "db-1 lb-1 lb-2 web-1 web-2 web-3 web-4 web-5",
+			"web-5": "",
+			"lb-2":  "",
 		}},
 		{"a new host in a tier that serves", Options{NewHosts: map[string]bool{"web-5": true}}, map[string]string{
 			"web-2": "app-1 app-2 db-1 web-1",

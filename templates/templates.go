@@ -203,7 +203,7 @@ func sameUnit(a, b desired.Unit) bool {
 	lists := slices.Equal(a.ReloadOn, b.ReloadOn) && slices.Equal(a.RestartOn, b.RestartOn)
 	a.ReloadOn, a.RestartOn, b.ReloadOn, b.RestartOn = nil, nil, nil, nil
 	return lists && a.Enabled == b.Enabled && a.Active == b.Active && a.Validate == b.Validate &&
-		a.Before == b.Before && a.After == b.After && a.Health == b.Health && a.HealthTimeout == b.HealthTimeout && a.Guarded == b.Guarded
+		a.Before == b.Before && a.After == b.After && a.Health == b.Health && a.HealthTimeout == b.HealthTimeout && a.AtOnce == b.AtOnce && a.Guarded == b.Guarded
 }
 
 var placeholder = regexp.MustCompile(`@@(value|secret|interface)\.([A-Za-z0-9_.:-]+?)@@`)

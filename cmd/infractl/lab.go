@@ -26,8 +26,8 @@ func labCommand() *cli.Command {
 		Name:  "lab",
 		Usage: "a cloud on this computer, to rehearse in",
 		Description: "The lab emulates the Hetzner Cloud API; its servers are real Debian machines on this\n" +
-			"computer. It needs root. Its state is in $INFRACTL_LAB_DIR (default /var/lib/infractl-lab),\n" +
-			"base images are kept in $INFRACTL_LAB_CACHE (default /var/cache/infractl-lab).",
+			"computer. It needs root. Its state is in $INFRACTL_LAB_DIR (default: that of the lab that\n" +
+			"is up, else /var/lib/infractl-lab); base images are kept in $INFRACTL_LAB_CACHE (default /var/cache/infractl-lab).",
 		Subcommands: []*cli.Command{
 			labUpCommand(), labDownCommand(), labStatusCommand(), labSSHCommand(), labLogsCommand(),
 			labMachinesCommand(), labRestartCommand(), labImageCommand(), labFaultCommand(), labGuardCommand(), labServeCommand(),

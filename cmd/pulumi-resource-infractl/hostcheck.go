@@ -489,7 +489,7 @@ func (k *checker) units() {
 	base := at(nil, "units")
 	seen := map[string]bool{}
 	k.each(base, "units", func(p resource.PropertyPath, m resource.PropertyMap) any {
-		k.keys(p, m, "name", "enabled", "active", "reloadOn", "restartOn", "validate", "health", "healthTimeout", "before", "after", "guarded")
+		k.keys(p, m, "name", "enabled", "active", "reloadOn", "restartOn", "validate", "health", "healthTimeout", "atOnce", "before", "after", "guarded")
 		if name, ok := k.required(p, m, "name"); ok {
 			switch {
 			case !unitNames.MatchString(name) || strings.HasPrefix(name, "-"):
@@ -499,7 +499,7 @@ func (k *checker) units() {
 			}
 			seen[name] = true
 		}
-		for _, key := range []string{"enabled", "active", "guarded"} {
+		for _, key := range []string{"enabled", "active", "atOnce", "guarded"} {
 			k.boolean(p, m, key)
 		}
 		for _, key := range []string{"reloadOn", "restartOn"} {

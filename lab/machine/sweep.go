@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -18,10 +19,18 @@ import (
 // is ever removed for one.
 const stateMarker = ".infractl-lab"
 
-// MarkStateDir makes dir a lab's state directory.
+// MarkStateDir makes dir a lab's state directory. In one that another user has made,
+// such as in a place where everybody may, that user could read and change it.
 func MarkStateDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o711); err != nil {
 		return err
+	}
+	st, err := os.Lstat(dir)
+	if err != nil {
+		return err
+	}
+	if sys, ok := st.Sys().(*syscall.Stat_t); !st.IsDir() || ok && int(sys.Uid) != os.Geteuid() {
+		return fmt.Errorf("%s belongs to another user: remove it, or name another place by INFRACTL_LAB_DIR", dir)
 	}
 	return os.WriteFile(filepath.Join(dir, stateMarker), nil, 0o600)
 }

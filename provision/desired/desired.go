@@ -85,6 +85,10 @@ type Unit struct {
 	// tried every 200 ms. If it does not, the previous files are put back.
 	Health        string `json:"health,omitempty"`
 	HealthTimeout int    `json:"healthTimeout,omitempty"`
+	// AtOnce says that nothing has to be waited for between a reload and the first
+	// try of Health: the reload is over when its command is, or Health knows the new
+	// configuration from the one before.
+	AtOnce bool `json:"atOnce,omitempty"`
 	// Before is a shell command that runs right before a unit that is active is
 	// stopped, restarted or reloaded, such as to let others take its work. After
 	// runs once it is up and healthy again, also after the previous files were

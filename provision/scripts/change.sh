@@ -75,7 +75,8 @@ attempt() {
 unprepare() {
 	[ -e "$1/prepared" ] || return 0
 	while IFS= read -r path; do
-		rm -f -- "$(beside "$path")"
+		beside "$path"
+		rm -f -- "$new"
 	done <"$1/prepared"
 }
 
@@ -250,11 +251,14 @@ user() {
 	[ -z "$3" ] || attempt users usermod --append --groups "$3" "$1"
 }
 
-# parents PATH makes the directories above a path.
-parents() (
-	umask 022
-	mkdir -p -- "${1%/*}"
-)
+# parents PATH makes the directories above a path. Here and below, each process that
+# need not be started counts: a change has dozens of files.
+parents() {
+	[ -d "${1%/*}" ] || (
+		umask 022
+		mkdir -p -- "${1%/*}"
+	)
+}
 
 # tree PATH DIGEST KEY receives a directory as pieces of a compressed archive,
 # each after a line with its length; 0 ends it.
@@ -417,28 +421,25 @@ forget_originals() {
 	rm -rf -- "$state/originals"
 }
 
-# beside PATH is where the new version of a file stands before it is renamed; no
-# daemon's "include *" matches a name with a leading dot.
+# beside PATH sets new to where the new version of a file stands before it is renamed;
+# no daemon's "include *" matches a name with a leading dot.
 beside() {
-	printf '%s/.infractl-new-%s' "${1%/*}" "${1##*/}"
+	new=${1%/*}/.infractl-new-${1##*/}
 }
 
 # prepare NUMBER PATH MODE OWNER GROUP puts a new file beside the old one.
 prepare() {
 	printf '%s\n' "$2" >>"$tx/prepared" || fail space
 	attempt write parents "$2"
-	new=$(beside "$2")
-	rm -f -- "$new"
-	attempt write cp -- "$tx/stage/$1" "$new"
-	attempt write chown -- "$4:$5" "$new"
-	attempt write chmod -- "$3" "$new"
+	beside "$2"
+	attempt write command install -T -m "$3" -o "$4" -g "$5" -- "$tx/stage/$1" "$new"
 }
 
 # prepare_link PATH TARGET
 prepare_link() {
 	printf '%s\n' "$1" >>"$tx/prepared" || fail space
 	attempt write parents "$1"
-	new=$(beside "$1")
+	beside "$1"
 	rm -f -- "$new"
 	attempt write ln -s -- "$2" "$new"
 }
@@ -447,7 +448,7 @@ prepare_link() {
 prepare_original() {
 	printf '%s\n' "$1" >>"$tx/prepared" || fail space
 	attempt write parents "$1"
-	new=$(beside "$1")
+	beside "$1"
 	rm -f -- "$new"
 	attempt write cp -a -T -- "$state/originals/$2" "$new"
 }
@@ -457,7 +458,7 @@ prepare_original() {
 flush() {
 	for path; do
 		shift
-		new=$(beside "$path")
+		beside "$path"
 		# sync would follow a link.
 		[ -L "$new" ] || set -- "$@" "$new"
 	done
@@ -467,7 +468,8 @@ flush() {
 # swap PATH
 swap() {
 	swapping=yes
-	mv -f -T -- "$(beside "$1")" "$1" >"$tx/out" 2>&1 || {
+	beside "$1"
+	mv -f -T -- "$new" "$1" >"$tx/out" 2>&1 || {
 		explain "$tx/out"
 		fail write
 	}
@@ -619,13 +621,15 @@ daemon_reload() {
 	fi
 }
 
-# settle UNIT sees whether a unit that has no health check stays up.
+# settle UNITS... sees whether units that have no health check stay up.
 settle() {
 	sleep 0.2
-	if ! systemctl --quiet is-active -- "$1" 9>&-; then
-		journal "$1"
-		fail unhealthy "$1 does not stay up"
-	fi
+	for unit; do
+		if ! systemctl --quiet is-active -- "$unit" 9>&-; then
+			journal "$unit"
+			fail unhealthy "$unit does not stay up"
+		fi
+	done
 }
 
 # uptime is in whole seconds; the clock may jump, this does not.

@@ -216,6 +216,7 @@ func Render(in Input) (desired.Host, error) {
 				ReloadOn: []string{"/etc/nftables.conf", Rules},
 				Validate: "nft -c -f /etc/nftables.conf",
 				Health:   "nft list chain inet infractl input | grep -q 'policy drop'",
+				AtOnce:   true, // systemd waits for nft
 				Guarded:  true,
 			},
 			{
@@ -223,6 +224,7 @@ func Render(in Input) (desired.Host, error) {
 				ReloadOn: []string{"/etc/ssh/sshd_config.d/10-infractl.conf", keyFile},
 				Validate: "sshd -t",
 				Health:   "systemctl is-active --quiet ssh.service",
+				AtOnce:   true, // it is the new connection that tells
 				Guarded:  true,
 			},
 			{Name: "apt-daily-upgrade.timer", Enabled: true, Active: true},

@@ -53,7 +53,7 @@ func TestYAMLHoldsWhatWasGiven(t *testing.T) {
 			Keys []string `yaml:"ssh_authorized_keys"`
 		}
 		Files []struct{ Path, Content string } `yaml:"write_files"`
-		Packs []string                         `yaml:"packages"`
+		Run   []string                         `yaml:"runcmd"`
 	}
 	if err := yaml.Unmarshal([]byte(text), &got); err != nil {
 		t.Fatalf("%v in\n%s", err, text)
@@ -64,8 +64,8 @@ func TestYAMLHoldsWhatWasGiven(t *testing.T) {
 	if len(got.Users) != 2 || got.Users[0].Keys[0] != key || !got.Users[0].Lock || got.Users[1].Name != "root" || !got.Users[1].Lock {
 		t.Errorf("users are %+v", got.Users)
 	}
-	if len(got.Files) != 2 || got.Files[1].Content != "x: \"y\"\n# z\n" || len(got.Packs) != 2 {
-		t.Errorf("files are %+v, packages %v", got.Files, got.Packs)
+	if len(got.Files) != 2 || got.Files[1].Content != "x: \"y\"\n# z\n" || len(got.Run) != 1 || !strings.HasSuffix(got.Run[0], " install -- nftables postgresql-17\n") {
+		t.Errorf("files are %+v, commands %q", got.Files, got.Run)
 	}
 }
 

@@ -140,6 +140,7 @@ func Render(in Input) (desired.Host, error) {
 			Validate: "haproxy -c -f " + config,
 			Health: fmt.Sprintf("curl -fsS --max-time 1 http://127.0.0.1:%d/version | grep -qx %s",
 				MonitorPort, data.Version),
+			AtOnce: true, // it asks for the version of the configuration
 		})},
 	}, nil
 }

@@ -187,6 +187,7 @@ func Render(in Input) (desired.Host, error) {
 		Validate:  "nginx -t -q",
 		Health: fmt.Sprintf("curl -fsS --max-time 1 http://%s%sversion | grep -qx %s",
 			netip.AddrPortFrom(in.Address, in.Port), PrivateFolder, data.Version),
+		AtOnce: true, // it asks for the version of the configuration
 	})}
 	return host, nil
 }
