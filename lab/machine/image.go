@@ -140,6 +140,9 @@ func (b Builder) progress(format string, args ...any) {
 	}
 }
 
+// recipeLength is how long the name of a recipe is.
+const recipeLength = 12
+
 // recipe names what an image is made of: one made of something else is another image.
 func recipe(packages, sources []string) string {
 	h := sha256.New()
@@ -151,7 +154,7 @@ func recipe(packages, sources []string) string {
 		}
 		h.Write(data)
 	}
-	return hex.EncodeToString(h.Sum(nil))[:12]
+	return hex.EncodeToString(h.Sum(nil))[:recipeLength]
 }
 
 // lock takes the builders' lock, saying so when it has to wait.
@@ -274,7 +277,8 @@ const keepImages = 7 * 24 * time.Hour
 // prune removes old images of the same name made by other recipes that no
 // machine lies on.
 func (b Builder) prune(name, keep string) {
-	found, _ := filepath.Glob(filepath.Join(b.Cache, "images", name+"-*"))
+	// Another image's name may begin with this one's.
+	found, _ := filepath.Glob(filepath.Join(b.Cache, "images", name+"-"+strings.Repeat("[0-9a-f]", recipeLength)))
 	for _, root := range found {
 		st, err := os.Stat(filepath.Join(root, "etc/machine-id")) // written when it was made
 		if err == nil && root != keep && time.Since(st.ModTime()) > keepImages && !inUse(root) {
