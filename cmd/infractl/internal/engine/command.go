@@ -16,11 +16,19 @@ import (
 
 	"github.com/blang/semver"
 	"golang.org/x/sys/unix"
+
+	"github.com/infractl/infractl/cmd/infractl/internal/process"
 )
 
 // forcedExit is how long a Pulumi CLI that was told twice to stop may take
 // before it is killed.
 const forcedExit = 5 * time.Second
+
+// idleExit is how long a Pulumi CLI that was told to stop may go on without any
+// plugin, which only leaves it to save the state. It was seen to wait for itself
+// forever when it was interrupted in the moment in which a program registers
+// resources.
+const idleExit = 30 * time.Second
 
 // command runs the Pulumi CLI; it implements auto.PulumiCommand. Other than
 // the Automation API's own, it lets a CLI that was interrupted finish what it
@@ -86,7 +94,7 @@ func (c *command) Run(ctx context.Context, dir string, stdin io.Reader, moreOut,
 
 	cmd := exec.Command(c.path, args...)
 	cmd.Dir = dir
-	cmd.Env = slices.Concat(os.Environ(), env, []string{"PULUMI_AUTOMATION_API=true"})
+	cmd.Env = slices.Concat(os.Environ(), env, []string{"PULUMI_AUTOMATION_API=true", process.Variable()})
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, stdout, stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		// A Ctrl-C in the terminal reaches infractl only, which passes it on.
@@ -158,10 +166,23 @@ func (c *command) wait(ctx context.Context, p *os.Process, done <-chan error) er
 	case <-ctx.Done():
 	}
 	_ = p.Signal(syscall.SIGINT) // fails only if it has ended by itself
-	select {
-	case err := <-done:
-		return err
-	case <-c.force:
+	look := time.NewTicker(time.Second)
+	defer look.Stop()
+	busy := time.Now()
+	for forced := false; !forced; {
+		select {
+		case err := <-done:
+			return err
+		case <-c.force:
+			forced = true
+		case <-look.C:
+			if process.HasChildren(p.Pid) {
+				busy = time.Now()
+			} else if time.Since(busy) > idleExit {
+				_ = p.Kill()
+				return <-done
+			}
+		}
 	}
 	_ = p.Signal(syscall.SIGINT) // for the Pulumi CLI the second one means at once
 	select {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/infractl/infractl/cmd/infractl/internal/process"
@@ -36,6 +37,11 @@ type locks struct {
 	hostname string
 	// alive says whether a process lives that was there at the given time.
 	alive func(pid int, since time.Time) bool
+	// stuck says that a process does nothing any more; it is ended once that was so
+	// for as long as grace.
+	stuck func(pid int) bool
+	end   func(pid int) error
+	grace time.Duration
 	// patience is how long to wait for a holder that may be finishing.
 	patience time.Duration
 	interval time.Duration
@@ -55,6 +61,11 @@ func newLocks(backend, project, environment string, say func(string, ...any)) *l
 		dir:      filepath.Join(dir, ".pulumi", "locks", "organization", project, environment),
 		hostname: hostname,
 		alive:    process.AliveSince,
+		// The CLI is interrupted when its infractl is killed, and finishes what it has
+		// begun. But with its plugins ended, it may wait for itself forever.
+		stuck:    func(pid int) bool { return process.Orphaned(pid) && !process.HasChildren(pid) },
+		end:      func(pid int) error { return syscall.Kill(pid, syscall.SIGKILL) },
+		grace:    10 * time.Second,
 		patience: DefaultLockTimeout,
 		interval: 200 * time.Millisecond,
 		say:      say,
@@ -79,6 +90,7 @@ func (l *locks) settle(ctx context.Context) error {
 	}
 	deadline := time.Now().Add(l.patience)
 	told := false
+	idle := map[int]time.Time{} // since when holders do nothing
 	for {
 		held, err := l.read()
 		if err != nil {
@@ -91,6 +103,16 @@ func (l *locks) settle(ctx context.Context) error {
 				return lockedBy(k)
 			case l.alive(k.PID, k.Timestamp):
 				living = append(living, k)
+				if since, ok := idle[k.PID]; !l.stuck(k.PID) {
+					delete(idle, k.PID)
+				} else if !ok {
+					idle[k.PID] = time.Now()
+				} else if time.Since(since) >= l.grace {
+					if err := l.end(k.PID); err != nil && !errors.Is(err, syscall.ESRCH) {
+						return fmt.Errorf("cannot end Pulumi, which works for %s: %w", k, err)
+					}
+					l.say("ended Pulumi of a run that was killed (process %d): it had nothing to do any more, and did not end", k.PID)
+				}
 			default:
 				if err := os.Remove(k.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 					return fmt.Errorf("cannot remove a stale lock: %w", err)

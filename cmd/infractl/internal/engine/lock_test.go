@@ -17,6 +17,7 @@ func testLocks(t *testing.T, files map[string]string) (*locks, *[]string) {
 		dir:      put(t, files),
 		hostname: "here",
 		alive:    func(pid int, _ time.Time) bool { return pid == 7 },
+		stuck:    func(int) bool { return false },
 		patience: 100 * time.Millisecond,
 		interval: 5 * time.Millisecond,
 		say:      func(format string, args ...any) { said = append(said, fmt.Sprintf(format, args...)) },
@@ -50,6 +51,27 @@ func TestLockOfALivingProcessIsWaitedFor(t *testing.T) {
 	}
 	if len(*said) != 1 || !strings.Contains((*said)[0], "waiting up to 10 s for Pulumi, which works for ann@here (process 7)") {
 		t.Errorf("said: %v", *said)
+	}
+}
+
+func TestPulumiThatDoesNothingAnyMoreIsEnded(t *testing.T) {
+	l, said := testLocks(t, map[string]string{"a.json": lockText(7, "here")})
+	l.patience, l.grace = 10*time.Second, 40*time.Millisecond
+	lives, looks := true, 0
+	l.alive = func(int, time.Time) bool { return lives }
+	// It works again between the second and the fourth look.
+	l.stuck = func(int) bool { looks++; return looks != 3 }
+	var ended time.Time
+	l.end = func(pid int) error { lives, ended = pid != 7, time.Now(); return nil }
+	began := time.Now()
+	if err := l.settle(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if ended.Sub(began) < 55*time.Millisecond { // three looks, and the grace
+		t.Errorf("it was ended after %s", ended.Sub(began))
+	}
+	if len(*said) != 3 || !strings.Contains((*said)[1], "ended Pulumi of a run that was killed (process 7)") || !strings.Contains((*said)[2], "removed the lock") {
+		t.Errorf("said: %q", *said)
 	}
 }
 

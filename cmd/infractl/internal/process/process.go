@@ -90,6 +90,52 @@ func AliveSince(pid int, since time.Time) bool {
 	return !started.After(since.Add(2 * time.Second)) // the boot time is known to the second only
 }
 
+// starter is the variable by which a process tells those that it starts who it is.
+const starter = "INFRACTL_STARTED_BY"
+
+// Variable is for the environment of processes that this one starts, so that they can
+// be known as Orphaned.
+func Variable() string {
+	id := Self()
+	return fmt.Sprintf("%s=%d %d", starter, id.PID, id.Started)
+}
+
+// Orphaned says that a process of this computer was started with the Variable of one
+// that has ended.
+func Orphaned(pid int) bool {
+	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "environ"))
+	if err != nil {
+		return false
+	}
+	for v := range bytes.SplitSeq(text, []byte{0}) {
+		if by, ok := bytes.CutPrefix(v, []byte(starter+"=")); ok {
+			id := Self()
+			n, _ := fmt.Sscanf(string(by), "%d %d", &id.PID, &id.Started)
+			return n == 2 && id.Gone()
+		}
+	}
+	return false
+}
+
+// HasChildren says whether a process of this computer has started others that run.
+// It is true where that cannot be seen.
+func HasChildren(pid int) bool {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return true
+	}
+	for _, e := range entries {
+		number, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		if f, err := stat(number); err == nil && f.parent == pid && !f.ended() {
+			return true
+		}
+	}
+	return false
+}
+
 // exists says whether there is a process with the number. /proc would not do:
 // where it is mounted with hidepid, it lacks the processes of other users.
 func exists(pid int) bool { return !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) }
@@ -101,6 +147,7 @@ const userHZ = 100
 // fields are what matters here of /proc/PID/stat.
 type fields struct {
 	state   byte
+	parent  int
 	started uint64
 }
 
@@ -117,8 +164,12 @@ func stat(pid int) (fields, error) {
 	if len(rest) < 20 {
 		return fields{}, fmt.Errorf("/proc/%d/stat is too short", pid)
 	}
+	parent, err := strconv.Atoi(rest[1])
+	if err != nil {
+		return fields{}, err
+	}
 	started, err := strconv.ParseUint(rest[19], 10, 64)
-	return fields{state: rest[0][0], started: started}, err
+	return fields{state: rest[0][0], parent: parent, started: started}, err
 }
 
 func bootTime() (time.Time, error) {

@@ -1,6 +1,7 @@
 package process
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"testing"
@@ -99,5 +100,44 @@ func TestLivingProcessesAreTold(t *testing.T) {
 	}
 	if AliveSince(0, time.Now()) {
 		t.Error("process 0 is alive")
+	}
+}
+
+func TestOrphanIsAProcessWhoseStarterHasEnded(t *testing.T) {
+	starter := sleeper(t)
+	id := identify(t, starter.Process.Pid)
+	child := exec.Command("sleep", "60")
+	child.Env = append(os.Environ(), fmt.Sprintf("INFRACTL_STARTED_BY=%d %d", id.PID, id.Started))
+	own := exec.Command("sleep", "60")
+	own.Env = append(os.Environ(), Variable())
+	for _, cmd := range []*exec.Cmd{child, own} {
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+		})
+	}
+	if Orphaned(child.Process.Pid) {
+		t.Error("its starter lives")
+	}
+	_ = starter.Process.Kill()
+	_ = starter.Wait()
+	if !Orphaned(child.Process.Pid) {
+		t.Error("its starter has ended")
+	}
+	if Orphaned(own.Process.Pid) || Orphaned(os.Getpid()) {
+		t.Error("this process lives")
+	}
+}
+
+func TestChildrenAreThoseThatRun(t *testing.T) {
+	cmd := sleeper(t)
+	if !HasChildren(os.Getpid()) {
+		t.Error("its child runs")
+	}
+	if HasChildren(cmd.Process.Pid) {
+		t.Error("sleep has no children")
 	}
 }
