@@ -100,6 +100,7 @@ func TestTransactionGolden(t *testing.T) {
 	h.Units[0].Validate = `nginx -t -c "/etc/nginx/nginx.conf" && echo 'fine'`
 	h.Units[0].Health = "curl -sf http://10.0.2.11/"
 	h.Units[0].Guarded = true
+	h.Files["/etc/ssh/authorized_keys.d/ops"] = desired.File{Content: "ssh-ed25519 AAAA ops"}
 	a := asDesired(web())
 	// A file that was there before, one that comes back, and one that goes.
 	h.Files["/etc/theirs"] = desired.File{Content: "ours"}
@@ -126,6 +127,13 @@ func TestTransactionGolden(t *testing.T) {
 	}
 	members := unpack(t, tx.archive)
 	matchGolden(t, "transaction.golden", golden(t, tx, members))
+	// A key that was not there goes when all daemons have their previous files.
+	back := members["rollback.sh"]
+	for _, later := range [][2]string{{"/etc/ssh/authorized_keys.d/ops' 'yet'", "resume "}, {"resume ", "/etc/ssh/authorized_keys.d/ops'\n"}} {
+		if first, then := strings.Index(back, later[0]), strings.LastIndex(back, later[1]); first < 0 || then < first {
+			t.Errorf("%q does not come before %q in\n%s", later[0], later[1], back)
+		}
+	}
 	for _, text := range []string{tx.script, members["validate.sh"], members["rollback.sh"], inspectScript("@@x", h)} {
 		parses(t, text)
 		if strings.Contains(text, "xyzzy") {

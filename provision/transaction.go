@@ -376,8 +376,15 @@ func (t *transaction) rollback(h desired.Host, a *Actual, plan, files []Action, 
 			s.call("halt", arguments...)
 		}
 	}
+	// sshd looks for keys at each login, where the configuration that it has loaded
+	// says: until it has loaded the one before, nobody could log in without them.
+	isKey := func(path string) bool { return strings.HasPrefix(path, "/etc/ssh/authorized_keys.d/") }
 	for i, action := range files {
-		s.call("restore", strconv.Itoa(i), action.Subject)
+		arguments := []string{strconv.Itoa(i), action.Subject}
+		if isKey(action.Subject) {
+			arguments = append(arguments, "yet")
+		}
+		s.call("restore", arguments...)
 	}
 	if reload {
 		s.call("daemon_reload")
@@ -407,6 +414,11 @@ func (t *transaction) rollback(h desired.Host, a *Actual, plan, files []Action, 
 				kind = StartUnit // it was stopped
 			}
 			s.call("verify", number(u.Name), u.Name, strconv.Itoa(health(u)), u.Health, string(kind), u.After)
+		}
+	}
+	for i, action := range files {
+		if isKey(action.Subject) {
+			s.call("restore", strconv.Itoa(i), action.Subject)
 		}
 	}
 	s.call("disown")

@@ -64,10 +64,11 @@ halt() {
 	fi
 }
 
-# restore NUMBER PATH
+# restore NUMBER PATH [yet] puts a file back. With yet, one that was not there stays for
+# now.
 restore() {
 	if [ -e "$tx/old/$1.absent" ]; then
-		rm -f -- "$2"
+		[ -n "${3-}" ] || rm -f -- "$2"
 	elif [ -e "$tx/old/$1" ] || [ -L "$tx/old/$1" ]; then
 		old=${2%/*}/.infractl-old-${2##*/}
 		rm -f -- "$old"
