@@ -214,7 +214,12 @@ func (f *Fleet) watch(m *machine) {
 	started := m.Started
 	f.watchers.Go(func() {
 		id := m.Server.ID
-		for f.running(id) {
+		// Once it is deleted, its number may be another machine's.
+		exists := func() bool {
+			now, err := f.find(id)
+			return err == nil && now == m
+		}
+		for exists() && f.running(id) {
 			select {
 			case <-f.ctx.Done():
 				return
@@ -224,10 +229,7 @@ func (f *Fleet) watch(m *machine) {
 		m.op.Lock()
 		defer m.op.Unlock()
 		// Somebody else may have been quicker.
-		if f.ctx.Err() != nil || f.running(id) || !m.Started.Equal(started) {
-			return
-		}
-		if _, err := f.find(id); err != nil {
+		if f.ctx.Err() != nil || !exists() || f.running(id) || !m.Started.Equal(started) {
 			return
 		}
 		reboot := f.askedForReboot(m)

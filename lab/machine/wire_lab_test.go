@@ -149,6 +149,16 @@ func TestFaultsOfTheWire(t *testing.T) {
 	if _, err := w.MakePlain(w.ctx, Plain{Name: b.s.Name}); err == nil || !strings.Contains(err.Error(), "already") {
 		t.Errorf("two machines of one name: %v", err)
 	}
+	// The number is free again at once, and nothing that looked after its former
+	// machine does anything to its next one.
+	for range 8 {
+		again, err := w.MakePlain(w.ctx, Plain{})
+		order(err)
+		if again.Name != "rack-1" || !w.Running(again.ID) {
+			t.Errorf("the next machine is %+v", again)
+		}
+		order(w.DeletePlain(w.ctx, again.ID))
+	}
 	if again := w.plain("debian-13"); again.s.Name != "rack-1" || !again.pings(b.s.IPv4) {
 		t.Errorf("the next machine is %s", again.s.Name)
 	}
