@@ -3,9 +3,13 @@
 package e2e
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"slices"
 	"testing"
@@ -124,12 +128,57 @@ func requireServedBy(t *testing.T, name string) {
 	})
 }
 
+// useConnections opens connections to the site and sends a request over each once a
+// second, until an answer says that it closes the connection, or for at most limit.
+// How each ended comes through the channel: nil if by such an answer.
+func useConnections(t *testing.T, count int, limit time.Duration) <-chan error {
+	t.Helper()
+	address, err := url.Parse(site.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	deadline := time.Now().Add(limit)
+	ends := make(chan error, count)
+	for i := range count {
+		c, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(t.Context(), "tcp", net.JoinHostPort(address.Hostname(), "80"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			defer c.Close()
+			_ = c.SetDeadline(deadline) // a connection always can
+			time.Sleep(time.Second * time.Duration(i) / time.Duration(count))
+			for in := bufio.NewReader(c); ; time.Sleep(time.Second) {
+				if _, err := fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: %s\r\n\r\n", address.Host); err != nil {
+					ends <- err
+					return
+				}
+				res, err := http.ReadResponse(in, nil)
+				if err == nil {
+					_, err = io.Copy(io.Discard, res.Body)
+				}
+				if err != nil || res.Close {
+					ends <- err
+					return
+				}
+			}
+		}()
+	}
+	return ends
+}
+
 func TestTheVirtualIPMovesOnPurpose(t *testing.T) {
 	requireEveryLoadBalancerReady(t)
 	from := site.holder(t, site.VIP.IPv4)
 	to := map[string]string{"lb-1": "lb-2", "lb-2": "lb-1"}[from]
+	ends := useConnections(t, 10, 30*time.Second)
 	r := site.infractl("failover", "--to", to, "--json", "-e", site.env)
 	requireCode(t, r, 0)
+	for range cap(ends) {
+		if err := <-ends; err != nil {
+			t.Errorf("a connection in use was cut, not closed with an answer: %v", err)
+		}
+	}
 	var result struct {
 		From, To string
 		Moved    float64
