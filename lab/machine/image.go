@@ -211,8 +211,9 @@ func (b Builder) build(ctx context.Context, img Image, suite string, packages, s
 		"--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc", "--",
 		"mmdebstrap", "--mode=root", "--variant=apt", "--format=directory", "--verbose",
 		"--include=" + strings.Join(packages, ","),
-		// A machine's first apt-get update then has little to fetch.
-		"--skip=cleanup/apt/lists",
+		// A machine's first apt-get update then has little to fetch. The cache of
+		// them is tidied up by the script.
+		"--skip=cleanup/apt",
 		`--aptopt=APT::Install-Recommends "false"`,
 		"--dpkgopt=force-unsafe-io", // a half image is thrown away
 		"--customize-hook=" + filepath.Join(files, "setup.sh") + " \"$1\"",
