@@ -167,6 +167,24 @@ func useConnections(t *testing.T, count int, limit time.Duration) <-chan error {
 	return ends
 }
 
+// requireEndedByAnswers waits for the ends of useConnections.
+func requireEndedByAnswers(t *testing.T, ends <-chan error) {
+	t.Helper()
+	for range cap(ends) {
+		if err := <-ends; err != nil {
+			t.Errorf("a connection in use was cut, not closed with an answer: %v", err)
+		}
+	}
+}
+
+func TestAReloadCutsNoConnection(t *testing.T) {
+	requireEveryLoadBalancerReady(t)
+	ends := useConnections(t, 30, time.Minute)
+	time.Sleep(2 * time.Second)
+	site.on(t, site.holder(t, site.VIP.IPv4), "systemctl reload haproxy.service")
+	requireEndedByAnswers(t, ends)
+}
+
 func TestTheVirtualIPMovesOnPurpose(t *testing.T) {
 	requireEveryLoadBalancerReady(t)
 	from := site.holder(t, site.VIP.IPv4)
@@ -174,11 +192,7 @@ func TestTheVirtualIPMovesOnPurpose(t *testing.T) {
 	ends := useConnections(t, 10, 30*time.Second)
 	r := site.infractl("failover", "--to", to, "--json", "-e", site.env)
 	requireCode(t, r, 0)
-	for range cap(ends) {
-		if err := <-ends; err != nil {
-			t.Errorf("a connection in use was cut, not closed with an answer: %v", err)
-		}
-	}
+	requireEndedByAnswers(t, ends)
 	var result struct {
 		From, To string
 		Moved    float64
