@@ -57,6 +57,7 @@ func Diagnose(ctx context.Context, dir, environment, version string) []Check {
 	detail := ""
 	if err == nil {
 		detail = pulumi.path + ", version " + pulumi.version.String()
+		_, err = saidVersion(ctx, pulumi.path) // it has to run, too
 	}
 	checks = append(checks, checked("Pulumi CLI", detail, err))
 	plugin, err := findPlugin(built)

@@ -25,8 +25,7 @@ const buildAdvice = "Run ./scripts/build first."
 
 // Tools are the programs that infractl runs.
 type Tools struct {
-	Pulumi        string
-	PulumiVersion string
+	Pulumi string
 	// Plugin is the directory of pulumi-resource-infractl.
 	Plugin string
 	// Hcloud is the path of pulumi-resource-hcloud; empty means that Pulumi has to download it.
@@ -49,7 +48,7 @@ func FindTools(ctx context.Context, p Project, force <-chan struct{}) (Tools, er
 		return t, err
 	}
 	t.command = found
-	t.Pulumi, t.PulumiVersion = found.path, found.version.String()
+	t.Pulumi = found.path
 	if t.Plugin, err = findPlugin(built); err != nil {
 		return t, err
 	}
