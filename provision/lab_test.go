@@ -569,9 +569,13 @@ func TestPackagesComeWithoutTheirDaemonsRunning(t *testing.T) {
 func TestInterruptedPackageInstallationIsRepaired(t *testing.T) {
 	c := connect(t)
 	clean(t, c)
-	// What a machine looks like that lost power while dpkg was at work.
-	on(t, c, `apt-get -qq -y install --download-only --reinstall nginx >/dev/null 2>&1
-		dpkg --unpack /var/cache/apt/archives/nginx_*.deb >/dev/null 2>&1 || sed -i '/^Package: nginx$/,/^$/s/^Status: .*/Status: install ok unpacked/' /var/lib/dpkg/status
+	// What a machine looks like that lost power while dpkg was at work, before it
+	// came to what the package needs.
+	on(t, c, `export DEBIAN_FRONTEND=noninteractive
+		apt-get -qq -y purge nginx nginx-common >/dev/null 2>&1
+		apt-get -qq -y install --download-only nginx >/dev/null 2>&1
+		dpkg --unpack /var/cache/apt/archives/nginx_*.deb >/dev/null 2>&1
+		dpkg-query -Wf '${db:Status-Status}' nginx | grep -x unpacked
 		touch /var/lib/dpkg/updates/0001`)
 	r := apply(t, c, desired.Host{Packages: []string{"nginx"}})
 	if got := on(t, c, "dpkg-query -Wf '${db:Status-Status}' nginx; ls /var/lib/dpkg/updates"); got != "installed" {

@@ -221,10 +221,11 @@ install() {
 	fi
 	say step "installing $*"
 	if ! apt install --no-install-recommends --no-remove -- "$@"; then
-		# Either dpkg was interrupted once, or the lists are old. Both have a
-		# remedy that is safe to try.
+		# Either dpkg was interrupted once, maybe before all that a package needs
+		# was there, or the lists are old. Each has a remedy that is safe to try.
 		DEBIAN_FRONTEND=noninteractive dpkg --force-confdef --force-confold --configure -a >>"$tx/out" 2>&1 </dev/null 9>&-
 		refresh
+		apt install --no-install-recommends --no-remove --fix-broken
 		say step "installing $*"
 		if ! apt install --no-install-recommends --no-remove -- "$@"; then
 			if grep -q 'No space left on device\|enough free space' "$tx/out"; then
