@@ -93,9 +93,16 @@ func (g group) make() error {
 	return nil
 }
 
-// limit bounds what the group may use, where the controllers for it exist.
+// limit bounds what the group may use, where the controllers for it exist. Where the
+// machines have more cores than the computer, each gets its part.
 func (g group) limit(cores, memoryMB int) error {
 	const period = 100000 // µs, the kernel's default
+	if cores > 0 {
+		// Two cores weigh what the kernel gives every group.
+		if err := g.set("cpu", "cpu.shares", strconv.Itoa(512*cores), "cpu.weight", strconv.Itoa(50*cores)); err != nil {
+			return err
+		}
+	}
 	cpuMax, legacyQuota := "max", "-1"
 	if cores > 0 && cores < runtime.NumCPU() {
 		cpuMax, legacyQuota = fmt.Sprintf("%d %d", cores*period, period), strconv.Itoa(cores*period)

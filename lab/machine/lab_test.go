@@ -17,6 +17,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -264,6 +266,40 @@ func TestMachineIsAComputerWithSystemd(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestALargerMachineGetsMoreOfABusyComputer(t *testing.T) {
+	w := newWorld(t)
+	small, large := w.boot(1, "debian-13"), w.boot(2, "debian-13")
+	large.s.Cores = 2 * small.s.Cores
+	if err := w.Create(w.ctx, large.s); err != nil { // it is resized
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(w.group(1).dirs(), func(dir string) bool {
+		_, shares := os.Stat(filepath.Join(dir, "cpu.shares"))
+		_, weight := os.Stat(filepath.Join(dir, "cpu.weight"))
+		return shares == nil || weight == nil
+	}) {
+		t.Skip("this computer has no control groups for processor time")
+	}
+	busy := fmt.Sprintf("for i in $(seq %d); do timeout 3 sh -c 'while :; do :; done' & done; wait; times >/run/times; tail -n 1 /run/times", runtime.NumCPU())
+	var used [2]time.Duration
+	var both sync.WaitGroup
+	for i, g := range []*guest{small, large} {
+		both.Go(func() {
+			out, err := g.try(busy)
+			user, _, _ := strings.Cut(out, " ")
+			used[i], _ = time.ParseDuration(user)
+			if err != nil || used[i] == 0 {
+				t.Errorf("%v: %q", err, out)
+			}
+		})
+	}
+	both.Wait()
+	t.Logf("%s and %s", used[0], used[1])
+	if ratio := used[1].Seconds() / used[0].Seconds(); ratio < 1.4 || ratio > 3 {
+		t.Errorf("a machine of twice the cores gets %.1f times the processor time", ratio)
 	}
 }
 
