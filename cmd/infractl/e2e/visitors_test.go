@@ -21,6 +21,9 @@ import (
 // visitRate is how many requests a second visitors make together.
 const visitRate = 200
 
+// idleTimeout is after what time browsers close idle connections; HAProxy waits 30 s.
+const idleTimeout = 20 * time.Second
+
 // visit is one request of a visitor, with the second attempt that a browser
 // makes by itself.
 type visit struct {
@@ -63,7 +66,10 @@ func browser(keep bool) *http.Client {
 		Transport: &http.Transport{
 			DisableKeepAlives:   !keep,
 			MaxIdleConnsPerHost: 6,
-			DialContext:         (&net.Dialer{Timeout: 15 * time.Second}).DialContext,
+			// Before the load balancers do: a request that crosses the end of an idle
+			// connection is cut on any day, and says nothing about this one.
+			IdleConnTimeout: idleTimeout,
+			DialContext:     (&net.Dialer{Timeout: 15 * time.Second}).DialContext,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
@@ -191,6 +197,11 @@ func (v *visitors) requireNobodyNoticed(t *testing.T, what string) {
 			t.Errorf("%.2f s after the start, %s %s failed after %s: status %d, %v", s.at.Sub(first).Seconds(), s.method, s.path, s.took.Round(time.Millisecond), s.status, s.err)
 		}
 		t.Errorf("%d of %d requests failed", len(bad), len(visits))
+		for _, host := range hostsOf("lb") {
+			// The fourth of these marks says how a request ended that did not end well.
+			t.Logf("what %s logged of requests that were cut:\n%s", host, v.project.on(t, host,
+				fmt.Sprintf("journalctl --unit haproxy --output cat --since @%d | grep -v ' ---- ' | tail -n 20", first.Unix())))
+		}
 	}
 	if missing > 0 || twice > 0 {
 		t.Errorf("of %d entries %d are missing and %d are there more than once", v.sent, missing, twice)
