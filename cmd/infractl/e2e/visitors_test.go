@@ -21,9 +21,6 @@ import (
 // visitRate is how many requests a second visitors make together.
 const visitRate = 200
 
-// idleTimeout is after what time browsers close idle connections; HAProxy waits 30 s.
-const idleTimeout = 20 * time.Second
-
 // visit is one request of a visitor, with the second attempt that a browser
 // makes by itself.
 type visit struct {
@@ -66,9 +63,9 @@ func browser(keep bool) *http.Client {
 		Transport: &http.Transport{
 			DisableKeepAlives:   !keep,
 			MaxIdleConnsPerHost: 6,
-			// Before the load balancers do: a request that crosses the end of an idle
+			// Before HAProxy does, after 30 s: a request that crosses the end of an idle
 			// connection is cut on any day, and says nothing about this one.
-			IdleConnTimeout: idleTimeout,
+			IdleConnTimeout: 20 * time.Second,
 			DialContext:     (&net.Dialer{Timeout: 15 * time.Second}).DialContext,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
